@@ -1,0 +1,27 @@
+"""Distributions, shared layers, the base config and the contracts between the parts of a delta-VAE."""
+
+from delta_vae_core.configuration import StrictConfig, checked, require
+from delta_vae_core.distributions import DiagonalGaussian, gaussian_kl, standard_normal
+from delta_vae_core.outputs import EncoderOutput, Likelihood
+from delta_vae_core.sequences import check_right_padded, flip, lengths_to_mask
+from delta_vae_core.transformer import TransformerConfig, TransformerPreTrainedModel, TransformerStack
+from delta_vae_core.units import bits_to_nats, nats_to_bits
+
+__all__ = [
+    "DiagonalGaussian",
+    "EncoderOutput",
+    "Likelihood",
+    "StrictConfig",
+    "TransformerConfig",
+    "TransformerPreTrainedModel",
+    "TransformerStack",
+    "bits_to_nats",
+    "check_right_padded",
+    "checked",
+    "flip",
+    "gaussian_kl",
+    "lengths_to_mask",
+    "nats_to_bits",
+    "require",
+    "standard_normal",
+]

@@ -1,0 +1,270 @@
+"""The Transformer stack that text encoders and decoders share, with a direction.
+
+Pre-norm blocks (self-attention, attention over latents where there are any, MLP) after Vaswani et al. 2017. Padding is
+on the right, so a causal stack needs no mask: a step that counts never sees padding. An anti-causal stack is the causal
+one on the reversed sequence, so both directions use the same fast causal kernels.
+"""
+
+# Like every config module: no `from __future__ import annotations`.
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
+from transformers import initialization as init
+
+from delta_vae_core.configuration import StrictConfig, require
+from delta_vae_core.sequences import flip
+
+DIRECTIONS = ("causal", "anticausal", "none")
+
+
+class TransformerConfig(StrictConfig):
+    """Size of a `TransformerStack`.
+
+    hidden_size H, num_layers, num_heads; feed_forward_size defaults to 4 H. `positions` is "rotary" or "learned";
+    longer sequences than `max_positions` are refused either way.
+    """
+
+    vocab_size: int = 8192
+    hidden_size: int = 256
+    num_layers: int = 4
+    num_heads: int = 4
+    feed_forward_size: int | None = None
+    positions: str = "rotary"
+    max_positions: int = 512
+    dropout: float | int = 0.0
+    latent_dim: int = 8
+    initializer_range: float | int = 0.02
+
+    def validate_sizes(self) -> None:
+        for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "max_positions"):
+            require(getattr(self, name), name, getattr(self, name) >= 1, "must be at least 1")
+        divides = self.hidden_size % self.num_heads == 0
+        require(self.hidden_size, "hidden_size", divides, f"use a multiple of num_heads={self.num_heads}")
+        head_size = self.hidden_size // self.num_heads
+        require(head_size, "hidden_size / num_heads", head_size % 2 == 0, "rotary positions need an even head size")
+        require(self.positions, "positions", self.positions in ("rotary", "learned"), "use 'rotary' or 'learned'")
+        require(self.dropout, "dropout", 0 <= self.dropout < 1, "must be in [0, 1)")
+        require(self.latent_dim, "latent_dim", self.latent_dim >= 0, "must be at least 0 (0 means no latents)")
+
+
+class TransformerPreTrainedModel(PreTrainedModel):
+    """What components built on a `TransformerStack` have in common: initialisation and the attention backends."""
+
+    config: TransformerConfig
+    _supports_sdpa = True
+    supports_gradient_checkpointing = False
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # GPT-2's rule: normal(0, 0.02), and what writes into the residual stream smaller by sqrt(2 layers).
+        if isinstance(module, nn.Linear | nn.Embedding):
+            std = self.config.initializer_range
+            if isinstance(module, ResidualLinear):
+                std /= math.sqrt(2 * self.config.num_layers)
+            init.normal_(module.weight, mean=0.0, std=std)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+
+
+class ResidualLinear(nn.Linear):
+    """A projection back into the residual stream."""
+
+
+class TransformerStack(nn.Module):
+    """(B, L, H) -> (B, L, H). Step t sees steps <= t (causal), >= t (anticausal) or all (none).
+
+    With `latent_dim` > 0 every block also attends over latents z (B, T, D): step t sees z_{<=t} where `latent_attention`
+    is "causal" (then T = L), all of them where it is "full".
+    """
+
+    def __init__(
+        self, config: TransformerConfig, direction: str, latent_dim: int = 0, latent_attention: str = "causal"
+    ) -> None:
+        super().__init__()
+        assert direction in DIRECTIONS, direction
+        assert latent_attention in ("causal", "full"), latent_attention
+        self.direction = direction
+        self.latents_causal = latent_attention == "causal"
+        self.max_positions = config.max_positions
+        self.head_size = config.hidden_size // config.num_heads
+        learned = config.positions == "learned"
+        self.positions = nn.Embedding(config.max_positions, config.hidden_size) if learned else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, layer, latent_dim) for layer in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, latents: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """`mask` (B, L) says what counts; `latents` (B, T, D); `cache` holds keys and values of the steps before x."""
+        if self.direction == "anticausal":
+            return flip(self._run(flip(x, mask)), mask)
+        return self._run(x, mask, latents, cache)
+
+    def _run(
+        self, x: Tensor, mask: Tensor | None = None, latents: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        past = int(cache.get_seq_length()) if cache is not None else 0
+        end = past + x.shape[1]
+        if end > self.max_positions:
+            raise ValueError(
+                f"a sequence of {end} steps is over max_positions={self.max_positions}: "
+                "shorten it, or build the model with a larger max_positions"
+            )
+        steps = torch.arange(past, end, device=x.device)
+        rotary = Rotary(steps, self.head_size)
+        reach = Reach(past, causal=self.direction != "none", mask=mask)
+        if latents is None or self.latents_causal:
+            latent_rotary, latent_reach = rotary, Reach(past, causal=True)
+        else:
+            latent_rotary = Rotary(torch.arange(latents.shape[1], device=x.device), self.head_size)
+            latent_reach = Reach(past, causal=False, mask=mask if cache is None else None)
+        if self.positions is not None:
+            x = x + self.positions(steps)
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = x + block.attention(block.attention_norm(x), rotary if self.positions is None else None, reach, cache)
+            if latents is not None:
+                seen = cache if self.latents_causal else None
+                x = x + block.latent_attention(
+                    block.latent_norm(x), latents, rotary, latent_rotary, latent_reach, seen
+                )
+            x = x + block.mlp(block.mlp_norm(x))
+        return self.norm(x)
+
+
+class Block(nn.Module):
+    """The layers of one block; `TransformerStack` adds each to the residual stream."""
+
+    def __init__(self, config: TransformerConfig, layer: int, latent_dim: int) -> None:
+        super().__init__()
+        hidden = config.hidden_size
+        self.attention_norm = nn.LayerNorm(hidden)
+        self.attention = SelfAttention(config, layer)
+        if latent_dim:
+            self.latent_norm = nn.LayerNorm(hidden)
+            # Caches 0 ... N-1 hold the tokens' keys and values, N ... 2N-1 the latents'.
+            self.latent_attention = LatentAttention(config, config.num_layers + layer, latent_dim)
+        self.mlp_norm = nn.LayerNorm(hidden)
+        self.mlp = FeedForward(config)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of a sequence over itself, one fused projection."""
+
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.num_heads = config.num_heads
+        self.dropout = float(config.dropout)
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.output = ResidualLinear(config.hidden_size, config.hidden_size)
+        self.residual_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, rotary: "Rotary | None", reach: "Reach", cache: Cache | None) -> Tensor:
+        q, k, v = (split_heads(part, self.num_heads) for part in self.qkv(x).chunk(3, dim=-1))
+        if rotary is not None:
+            q, k = rotary(q), rotary(k)
+        if cache is not None:
+            k, v = cache.update(k, v, self.layer)
+        attended = reach.attend(q, k, v, self.dropout if self.training else 0.0)
+        return self.residual_dropout(self.output(merge_heads(attended)))
+
+
+class LatentAttention(nn.Module):
+    """Multi-head attention of a sequence (B, L, H) over latents (B, T, D), by relative position."""
+
+    def __init__(self, config: TransformerConfig, layer: int, latent_dim: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.num_heads = config.num_heads
+        self.dropout = float(config.dropout)
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key_value = nn.Linear(latent_dim, 2 * config.hidden_size)
+        self.output = ResidualLinear(config.hidden_size, config.hidden_size)
+        self.residual_dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        latents: Tensor,
+        rotary: "Rotary",
+        latent_rotary: "Rotary",
+        reach: "Reach",
+        cache: Cache | None,
+    ) -> Tensor:
+        q = rotary(split_heads(self.query(x), self.num_heads))
+        k, v = (split_heads(part, self.num_heads) for part in self.key_value(latents).chunk(2, dim=-1))
+        k = latent_rotary(k)
+        if cache is not None:
+            k, v = cache.update(k, v, self.layer)
+        attended = reach.attend(q, k, v, self.dropout if self.training else 0.0)
+        return self.residual_dropout(self.output(merge_heads(attended)))
+
+
+class FeedForward(nn.Module):
+    """GELU MLP, H -> feed_forward_size -> H."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width = config.feed_forward_size or 4 * config.hidden_size
+        self.inner = nn.Linear(config.hidden_size, width)
+        self.output = ResidualLinear(width, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.output(F.gelu(self.inner(x), approximate="tanh")))
+
+
+class Reach:
+    """Which keys a query sees: those up to its own step (causal) or all that `mask` (B, keys) counts."""
+
+    def __init__(self, past: int, causal: bool, mask: Tensor | None = None) -> None:
+        self.past = past
+        self.causal = causal
+        self.mask = mask
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        """Scaled dot-product attention, (B, heads, L, head size)."""
+        queries, keys = q.shape[2], k.shape[2]
+        if not self.causal:
+            mask = None if self.mask is None else self.mask.bool()[:, None, None, :]
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        if keys == queries:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        if queries == 1 and keys == self.past + 1:
+            return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        # Several queries over a cache, or a static cache longer than what it holds.
+        step = self.past + torch.arange(queries, device=q.device)
+        mask = torch.arange(keys, device=q.device) <= step[:, None]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+
+
+class Rotary:
+    """Rotary positions (Su et al. 2021): features (i, i + head_size / 2) turn by step * 10000^(-2i / head_size)."""
+
+    def __init__(self, steps: Tensor, head_size: int) -> None:
+        exponent = torch.arange(0, head_size, 2, device=steps.device, dtype=torch.float32) / head_size
+        angle = steps[:, None].float() * 10000.0**-exponent
+        self.cos, self.sin = angle.cos(), angle.sin()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """(B, L, H) -> (B, heads, L, H / heads)."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, heads, L, H / heads) -> (B, L, H)."""
+    return x.transpose(1, 2).flatten(2)

@@ -1,0 +1,33 @@
+"""Priors with a committed rate, each with the posterior family that keeps it."""
+
+from transformers import AutoConfig, AutoModel
+
+from delta_vae_priors.ar1 import AR1Prior, AR1PriorConfig
+from delta_vae_priors.auxiliary import AuxiliaryPrior, AuxiliaryPriorConfig
+from delta_vae_priors.committed_rate import ar1_committed_rate, price_of_information, solve_alpha
+from delta_vae_priors.independent import (
+    IndependentDeltaPrior,
+    IndependentDeltaPriorConfig,
+    StandardNormalPrior,
+    StandardNormalPriorConfig,
+)
+from delta_vae_priors.prior import Prior
+
+__all__ = [
+    "AR1Prior",
+    "AR1PriorConfig",
+    "AuxiliaryPrior",
+    "AuxiliaryPriorConfig",
+    "IndependentDeltaPrior",
+    "IndependentDeltaPriorConfig",
+    "Prior",
+    "StandardNormalPrior",
+    "StandardNormalPriorConfig",
+    "ar1_committed_rate",
+    "price_of_information",
+    "solve_alpha",
+]
+
+for _model in (AR1Prior, AuxiliaryPrior, IndependentDeltaPrior, StandardNormalPrior):
+    AutoConfig.register(_model.config_class.model_type, _model.config_class, exist_ok=True)
+    AutoModel.register(_model.config_class, _model, exist_ok=True)

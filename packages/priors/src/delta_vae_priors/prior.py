@@ -1,0 +1,84 @@
+"""What every prior answers, and how a prior without weights is saved and loaded."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from typing import Any, Self
+
+import torch
+from delta_vae_core import DiagonalGaussian, StrictConfig
+from torch import Tensor
+from transformers import PreTrainedModel
+
+
+class Prior(PreTrainedModel):
+    """A family of distributions over latents z (B, T, D), paired with the posterior family that keeps its promise.
+
+    Every prior has `posterior(statistics, mask)`, `kl(posterior, mask)`, `committed_rate(lengths)`,
+    `log_prob(z, mask)`, `complete(z, mask, generator)` and `sample(batch, steps, generator)`. Masks are (B, T), ones and
+    then zeros; a masked step counts nothing. Arithmetic is in float32 whatever the model's precision.
+    """
+
+    config: StrictConfig
+    base_model_prefix = "prior"
+
+    @abstractmethod
+    def complete(self, z: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Keep the steps of z (B, T, D) that the mask counts; draw the others from the prior given those before them."""
+
+    def sample(
+        self,
+        batch: int,
+        steps: int,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """(batch, steps, D) draws."""
+        z = torch.zeros(batch, steps, self.config.latent_dim, device=device or getattr(generator, "device", None))
+        return self.complete(z, torch.zeros(batch, steps, dtype=torch.bool, device=z.device), generator)
+
+
+class WeightlessPrior(Prior):
+    """A prior that its config says everything about: a saved one is a config.json."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        self.config.architectures = [type(self).__name__]
+        self.config.save_pretrained(save_directory, **kwargs)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, path: str | os.PathLike[str], *, config: StrictConfig | None = None, **kwargs: Any
+    ) -> Self:
+        return cls(config if config is not None else cls.config_class.from_pretrained(path, **kwargs)).eval()
+
+
+def full_precision(x: Tensor) -> torch.autocast:
+    """Context in which products on x's device are not cast down."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def split_statistics(statistics: Tensor, latent_dim: int) -> tuple[Tensor, Tensor]:
+    """An encoder's (B, T, 2D) as two float32 halves."""
+    if statistics.shape[-1] != 2 * latent_dim:
+        raise ValueError(
+            f"statistics of width {statistics.shape[-1]}: a prior of latent_dim={latent_dim} needs {2 * latent_dim}; "
+            "give encoder and prior one latent_dim"
+        )
+    first, second = statistics.float().chunk(2, dim=-1)
+    return first, second
+
+
+def counted(values: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, T, D) with the masked steps at zero, also where they are not finite."""
+    return values if mask is None else torch.where(mask.bool()[..., None], values, 0.0)
+
+
+def step_lengths(posterior: DiagonalGaussian, mask: Tensor | None) -> Tensor:
+    """True lengths (B,) of a (B, T, D) posterior."""
+    batch, steps = posterior.mean.shape[:2]
+    return mask.sum(1) if mask is not None else torch.full((batch,), steps, device=posterior.mean.device)
