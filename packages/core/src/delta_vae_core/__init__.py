@@ -3,7 +3,7 @@
 from delta_vae_core.configuration import StrictConfig, checked, require
 from delta_vae_core.distributions import DiagonalGaussian, gaussian_kl, standard_normal
 from delta_vae_core.outputs import EncoderOutput, Likelihood
-from delta_vae_core.sequences import check_right_padded, flip, lengths_to_mask
+from delta_vae_core.sequences import check_right_padded, check_token_ids, flip, lengths_to_mask
 from delta_vae_core.transformer import TransformerConfig, TransformerPreTrainedModel, TransformerStack
 from delta_vae_core.units import bits_to_nats, nats_to_bits
 
@@ -17,6 +17,7 @@ __all__ = [
     "TransformerStack",
     "bits_to_nats",
     "check_right_padded",
+    "check_token_ids",
     "checked",
     "flip",
     "gaussian_kl",

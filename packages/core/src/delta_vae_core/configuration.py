@@ -3,6 +3,7 @@
 # No `from __future__ import annotations` in a config module: it would turn the type checks of `strict` off.
 import difflib
 import functools
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from huggingface_hub.dataclasses import strict
@@ -32,7 +33,7 @@ class StrictConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         unknown = [key for key in kwargs if key not in _TRANSFORMERS_KEYS and not key.startswith("_")]
         if unknown:
-            raise ValueError(_unknown_key(unknown[0], sorted(self.__dataclass_fields__)))
+            raise ValueError(f"{type(self).__name__}: {_unknown_key(unknown[0], self.__dataclass_fields__)}")
         super().__post_init__(**kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def require(value: object, name: str, rule: bool, remedy: str) -> None:
         raise ValueError(f"{name}={value!r}: {remedy}")
 
 
-def _unknown_key(key: str, known: list[str]) -> str:
+def _unknown_key(key: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
-    return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(known)}")
+    ours = ", ".join(sorted(set(known) - set(PreTrainedConfig.__dataclass_fields__)))
+    return f"unknown key {key!r}; " + (f"did you mean {close[0]!r}?" if close else f"known keys: {ours}")

@@ -27,3 +27,12 @@ def flip(x: Tensor, mask: Tensor | None = None) -> Tensor:
     length = mask.sum(1, keepdim=True)
     index = torch.where(steps < length, length - 1 - steps, steps)
     return x.gather(1, index.reshape(*index.shape, *[1] * (x.dim() - 2)).expand_as(x))
+
+
+def check_token_ids(tokens: Tensor, vocab_size: int) -> None:
+    """Raise `ValueError` unless every id of (B, L) is in the vocabulary; on an accelerator the kernel does it unasked."""
+    if tokens.device.type == "cpu" and tokens.numel() and not torch.compiler.is_compiling():
+        low, high = (int(bound) for bound in tokens.aminmax())
+        if low < 0 or high >= vocab_size:
+            worst = low if low < 0 else high
+            raise ValueError(f"token id {worst} is outside vocab_size={vocab_size}: use the model's own tokenizer")

@@ -41,6 +41,8 @@ class TransformerConfig(StrictConfig):
     def validate_sizes(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "max_positions"):
             require(getattr(self, name), name, getattr(self, name) >= 1, "must be at least 1")
+        width = self.feed_forward_size
+        require(width, "feed_forward_size", width is None or width >= 1, "must be at least 1, or None for 4 hidden_size")
         divides = self.hidden_size % self.num_heads == 0
         require(self.hidden_size, "hidden_size", divides, f"use a multiple of num_heads={self.num_heads}")
         head_size = self.hidden_size // self.num_heads
@@ -104,6 +106,7 @@ class TransformerStack(nn.Module):
     ) -> Tensor:
         """`mask` (B, L) says what counts; `latents` (B, T, D); `cache` holds keys and values of the steps before x."""
         if self.direction == "anticausal":
+            assert latents is None and cache is None, "an anti-causal stack encodes a whole sequence; only decoders do this"
             return flip(self._run(flip(x, mask)), mask)
         return self._run(x, mask, latents, cache)
 

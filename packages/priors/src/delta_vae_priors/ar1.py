@@ -77,7 +77,8 @@ class AR1Prior(WeightlessPrior):
         """
         if device not in self._on_device:
             rows = [(a, math.log1p(-a * a), *ar1_best_log_scale(a)) for a in self.config.alpha]
-            self._on_device[device] = tuple(torch.tensor(rows, device=device, dtype=torch.float32).unbind(1))
+            with torch.inference_mode(False):  # kept for training too, though inference may ask first
+                self._on_device[device] = tuple(torch.tensor(rows, device=device, dtype=torch.float32).unbind(1))
         return self._on_device[device]
 
     def posterior(self, statistics: Tensor, mask: Tensor | None = None) -> DiagonalGaussian:

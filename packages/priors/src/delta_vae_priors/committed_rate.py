@@ -57,14 +57,15 @@ def solve_alpha(rate_nats: float, steps: int, latent_dim: int) -> float:
         return 0.0
     if steps < 2:
         raise ValueError(f"steps={steps}: a single latent step commits nothing; use at least 2 steps")
-    # In u = -ln(1 - alpha^2) the rate of one dimension, 1/2 [(T - 2) ln(2 - e^-u) + u], rises with slope >= 1/2.
+    # In u = -ln(1 - alpha^2) the rate of one dimension, 1/2 [(T - 2) ln(2 - e^-u) + u], rises with slope >= 1/2;
+    # 2 - e^-u is taken as 1 + (1 - e^-u), which keeps its digits near u = 0.
     target = 2 * rate_nats / latent_dim
     low, high = 0.0, target
     while True:
         u = 0.5 * (low + high)
         if u in (low, high):
             break
-        if (steps - 2) * math.log(2 - math.exp(-u)) + u < target:
+        if (steps - 2) * math.log1p(-math.expm1(-u)) + u < target:
             low = u
         else:
             high = u

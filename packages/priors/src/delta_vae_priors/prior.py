@@ -34,8 +34,9 @@ class Prior(PreTrainedModel):
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """(batch, steps, D) draws."""
-        z = torch.zeros(batch, steps, self.config.latent_dim, device=device or getattr(generator, "device", None))
+        """(batch, steps, D) draws, on `device`; if not given, where the weights are, else where the generator is."""
+        home = next((weight.device for weight in self.parameters()), getattr(generator, "device", None))
+        z = torch.zeros(batch, steps, self.config.latent_dim, device=device or home)
         return self.complete(z, torch.zeros(batch, steps, dtype=torch.bool, device=z.device), generator)
 
 

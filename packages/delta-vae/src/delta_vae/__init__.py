@@ -1,0 +1,22 @@
+"""Delta-VAEs as transformers models: ask for bits, get at least those bits."""
+
+from delta_vae_core import DiagonalGaussian
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+from delta_vae.configuration_delta_vae import DeltaVaeConfig
+from delta_vae.modeling_causal_lm import DeltaVaeCausalLMOutput, DeltaVaeForCausalLM
+from delta_vae.modeling_delta_vae import DeltaVaeModel, DeltaVaeOutput, spherical_interpolation
+
+__all__ = [
+    "DeltaVaeCausalLMOutput",
+    "DeltaVaeConfig",
+    "DeltaVaeForCausalLM",
+    "DeltaVaeModel",
+    "DeltaVaeOutput",
+    "DiagonalGaussian",
+    "spherical_interpolation",
+]
+
+AutoConfig.register(DeltaVaeConfig.model_type, DeltaVaeConfig, exist_ok=True)
+AutoModel.register(DeltaVaeConfig, DeltaVaeModel, exist_ok=True)
+AutoModelForCausalLM.register(DeltaVaeConfig, DeltaVaeForCausalLM, exist_ok=True)

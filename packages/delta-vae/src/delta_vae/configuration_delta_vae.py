@@ -1,0 +1,86 @@
+"""`DeltaVaeConfig`: a prior, an encoder, a decoder and, where there is one, an auxiliary prior."""
+
+# Like every config module: no `from __future__ import annotations`.
+from typing import Any
+
+from delta_vae_core import StrictConfig, checked
+from delta_vae_decoders import TextDecoderConfig
+from delta_vae_encoders import TextEncoderConfig
+from delta_vae_priors import AR1PriorConfig, AuxiliaryPriorConfig
+from transformers import AutoConfig, PreTrainedConfig
+
+
+@checked
+class DeltaVaeConfig(StrictConfig):
+    """Nests the configs of the parts: objects, or dicts with their `model_type`.
+
+    Parts left out are the text model's defaults with the decoder's `latent_dim`. A decoder with `latent_dim` 0 has
+    neither prior nor encoder: it is the baseline without latents.
+    """
+
+    model_type = "delta_vae"
+    sub_configs = {  # noqa: RUF012 - the form transformers reads
+        "prior": AutoConfig,
+        "encoder": AutoConfig,
+        "decoder": AutoConfig,
+        "auxiliary_prior": AutoConfig,
+    }
+    prior: PreTrainedConfig | dict | None = None
+    encoder: PreTrainedConfig | dict | None = None
+    decoder: PreTrainedConfig | dict | None = None
+    auxiliary_prior: PreTrainedConfig | dict | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.prior = _resolve("prior", self.prior, AR1PriorConfig)
+        self.encoder = _resolve("encoder", self.encoder, TextEncoderConfig)
+        self.decoder = _resolve("decoder", self.decoder, TextDecoderConfig)
+        self.auxiliary_prior = _resolve("auxiliary_prior", self.auxiliary_prior, AuxiliaryPriorConfig)
+        if self.decoder is None:
+            self.decoder = TextDecoderConfig(latent_dim=(self.prior or AR1PriorConfig()).latent_dim)
+        if self.latent_dim:
+            if self.prior is None:
+                self.prior = AR1PriorConfig(latent_dim=self.latent_dim)
+            if self.encoder is None:
+                shared = {k: v for k, v in _text_sizes(self.decoder).items()}
+                self.encoder = TextEncoderConfig(latent_dim=self.latent_dim, **shared)
+        super().__post_init__(**kwargs)
+
+    @property
+    def latent_dim(self) -> int:
+        """D, or 0 where there are no latents."""
+        return int(self.decoder.latent_dim)
+
+    def validate_parts(self) -> None:
+        for name in ("prior", "encoder", "auxiliary_prior"):
+            part = getattr(self, name)
+            if part is None:
+                continue
+            if not self.latent_dim:
+                raise ValueError(f"{name} given with decoder.latent_dim=0: leave it out, or give the decoder latents")
+            if part.latent_dim != self.latent_dim:
+                raise ValueError(
+                    f"{name}.latent_dim={part.latent_dim} and decoder.latent_dim={self.latent_dim}: give all one value"
+                )
+
+
+def _resolve(name: str, part: Any, default: type[PreTrainedConfig]) -> Any:
+    """A nested config from what a user, or a config.json, gives."""
+    if not isinstance(part, dict):
+        return part
+    kind, options = part.get("model_type", default.model_type), {k: v for k, v in part.items() if k != "model_type"}
+    if kind == default.model_type:
+        return default(**options)
+    try:
+        return AutoConfig.for_model(kind, **options)
+    except ValueError as error:
+        if "nrecognized model identifier" not in str(error):
+            raise
+        raise ValueError(
+            f"{name}.model_type={kind!r} is not registered: import the package that registers it first"
+        ) from None
+
+
+def _text_sizes(decoder: PreTrainedConfig) -> dict[str, Any]:
+    """What an encoder that was not described takes over from its text decoder."""
+    names = ("vocab_size", "hidden_size", "num_layers", "num_heads", "feed_forward_size", "positions", "max_positions")
+    return {name: getattr(decoder, name) for name in names if hasattr(decoder, name)}
