@@ -211,7 +211,9 @@ def test_a_damaged_checkpoint_is_refused_by_name(
 
 def test_a_checkpoint_that_lacks_weights_is_refused(build_model: Build, tmp_path: Path) -> None:
     build_model(auxiliary=False).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"lacks 6 weights of DeltaVaeForCausalLM \(first: auxiliary_prior\.head\.bias"):
+    with pytest.raises(
+        ValueError, match=r"lacks 6 weights of DeltaVaeForCausalLM \(first: auxiliary_prior\.head\.bias"
+    ):
         DeltaVaeForCausalLM.from_pretrained(tmp_path, config=build_model().config)
 
 

@@ -4,7 +4,7 @@
 import difflib
 import functools
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
@@ -37,7 +37,7 @@ class StrictConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """What differs from the defaults, nested configs likewise: the content of config.json."""
+        """config.json: every key of ours, and of transformers' keys what differs from its defaults; nested likewise."""
         diff: dict[str, Any] = super().to_diff_dict()
         for name in self.sub_configs:
             part = getattr(self, name, None)
@@ -49,7 +49,7 @@ class StrictConfig(PreTrainedConfig):
 
 def checked(cls: Config) -> Config:
     """Class decorator: types and `validate_*` rules are checked on construction, and a breach is one `ValueError`."""
-    cls = strict(cls)
+    cls = cast(Config, strict(cls))
     init = cls.__init__
 
     @functools.wraps(init)

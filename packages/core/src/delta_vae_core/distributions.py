@@ -13,7 +13,7 @@ _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 @dataclass(frozen=True)
 class DiagonalGaussian:
-    """N(mean, exp(log_scale)^2), independent over all elements; `mean` and `log_scale` have one shape, often (B, T, D)."""
+    """N(mean, exp(log_scale)^2), independent over all elements; both parameters have one shape, often (B, T, D)."""
 
     mean: Tensor
     log_scale: Tensor

@@ -30,7 +30,7 @@ def flip(x: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def check_token_ids(tokens: Tensor, vocab_size: int) -> None:
-    """Raise `ValueError` unless every id of (B, L) is in the vocabulary; on an accelerator the kernel does it unasked."""
+    """Raise `ValueError` unless every id of (B, L) is in the vocabulary; on an accelerator the kernel checks itself."""
     if tokens.device.type == "cpu" and tokens.numel() and not torch.compiler.is_compiling():
         low, high = (int(bound) for bound in tokens.aminmax())
         if low < 0 or high >= vocab_size:

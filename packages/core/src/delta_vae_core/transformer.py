@@ -7,6 +7,7 @@ one on the reversed sequence, so both directions use the same fast causal kernel
 
 # Like every config module: no `from __future__ import annotations`.
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class TransformerConfig(StrictConfig):
         for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "max_positions"):
             require(getattr(self, name), name, getattr(self, name) >= 1, "must be at least 1")
         width = self.feed_forward_size
-        require(width, "feed_forward_size", width is None or width >= 1, "must be at least 1, or None for 4 hidden_size")
+        require(width, "feed_forward_size", width is None or width >= 1, "must be at least 1, or None for 4 H")
         divides = self.hidden_size % self.num_heads == 0
         require(self.hidden_size, "hidden_size", divides, f"use a multiple of num_heads={self.num_heads}")
         head_size = self.hidden_size // self.num_heads
@@ -81,8 +82,8 @@ class ResidualLinear(nn.Linear):
 class TransformerStack(nn.Module):
     """(B, L, H) -> (B, L, H). Step t sees steps <= t (causal), >= t (anticausal) or all (none).
 
-    With `latent_dim` > 0 every block also attends over latents z (B, T, D): step t sees z_{<=t} where `latent_attention`
-    is "causal" (then T = L), all of them where it is "full".
+    With `latent_dim` > 0 every block also attends over latents z (B, T, D): step t sees z_{<=t} where
+    `latent_attention` is "causal" (then T = L), all of them where it is "full".
     """
 
     def __init__(
@@ -98,7 +99,8 @@ class TransformerStack(nn.Module):
         learned = config.positions == "learned"
         self.positions = nn.Embedding(config.max_positions, config.hidden_size) if learned else None
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, layer, latent_dim) for layer in range(config.num_layers))
+        blocks = [Block(config, layer, latent_dim) for layer in range(config.num_layers)]
+        self.blocks: Iterable[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
         self.norm = nn.LayerNorm(config.hidden_size)
 
     def forward(
@@ -106,7 +108,8 @@ class TransformerStack(nn.Module):
     ) -> Tensor:
         """`mask` (B, L) says what counts; `latents` (B, T, D); `cache` holds keys and values of the steps before x."""
         if self.direction == "anticausal":
-            assert latents is None and cache is None, "an anti-causal stack encodes a whole sequence; only decoders do this"
+            assert latents is None, "an anti-causal stack encodes; it has no latents to attend to"
+            assert cache is None, "an anti-causal stack takes the whole sequence at once"
             return flip(self._run(flip(x, mask)), mask)
         return self._run(x, mask, latents, cache)
 
@@ -135,9 +138,7 @@ class TransformerStack(nn.Module):
             x = x + block.attention(block.attention_norm(x), rotary if self.positions is None else None, reach, cache)
             if latents is not None:
                 seen = cache if self.latents_causal else None
-                x = x + block.latent_attention(
-                    block.latent_norm(x), latents, rotary, latent_rotary, latent_reach, seen
-                )
+                x = x + block.latent_attention(block.latent_norm(x), latents, rotary, latent_rotary, latent_reach, seen)
             x = x + block.mlp(block.mlp_norm(x))
         return self.norm(x)
 

@@ -2,6 +2,9 @@
 
 # Like every config module: no `from __future__ import annotations`.
 import torch
+from torch import Tensor, nn
+from transformers import Cache
+
 from delta_vae_core import (
     TransformerConfig,
     TransformerPreTrainedModel,
@@ -10,9 +13,6 @@ from delta_vae_core import (
     checked,
     require,
 )
-from torch import Tensor, nn
-from transformers import Cache
-
 from delta_vae_decoders.likelihoods import CategoricalLikelihood
 
 
@@ -20,8 +20,8 @@ from delta_vae_decoders.likelihoods import CategoricalLikelihood
 class TextDecoderConfig(TransformerConfig):
     """`latent_dim` 0 is the decoder without latents, the baseline: the same class, less the attention over z.
 
-    `latent_attention`: "causal" (step t sees z_{<=t}) or "full" (all z, with the non-causal encoder). `add_latents` also
-    adds a projection of z_t to the input embedding at t.
+    `latent_attention`: "causal" (step t sees z_{<=t}) or "full" (all z, with the non-causal encoder). `add_latents`
+    also adds a projection of z_t to the input embedding at t.
     """
 
     model_type = "delta_vae_text_decoder"
@@ -64,21 +64,19 @@ class TextDecoder(TransformerPreTrainedModel):
         self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         return self.embedding
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:  # type: ignore[override]
         self.embedding = value
 
-    def get_output_embeddings(self) -> nn.Module:
+    def get_output_embeddings(self) -> nn.Linear:
         return self.head
 
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         self.head = new_embeddings
 
-    def forward(
-        self, x: Tensor, latents: Tensor | None = None, mask: Tensor | None = None
-    ) -> CategoricalLikelihood:
+    def forward(self, x: Tensor, latents: Tensor | None = None, mask: Tensor | None = None) -> CategoricalLikelihood:
         """The likelihood of the tokens x (B, L), mask (B, L): it reads BOS and x up to the last but one."""
         start = x.new_full((x.shape[0], 1), self.config.bos_token_id)
         return self.read(torch.cat((start, x[:, :-1]), dim=1), latents, mask)
@@ -98,6 +96,7 @@ class TextDecoder(TransformerPreTrainedModel):
         gives the likelihood of only as many tokens, from the end.
         """
         if inputs_embeds is None:
+            assert tokens is not None, "give token ids or their embeddings"
             check_token_ids(tokens, self.config.vocab_size)
             inputs_embeds = self.embedding(tokens)
         if self.config.latent_dim:

@@ -1,11 +1,11 @@
 """Delta-VAEs as transformers models: ask for bits, get at least those bits."""
 
-from delta_vae_core import DiagonalGaussian
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from delta_vae.configuration_delta_vae import DeltaVaeConfig
 from delta_vae.modeling_causal_lm import DeltaVaeCausalLMOutput, DeltaVaeForCausalLM
 from delta_vae.modeling_delta_vae import DeltaVaeModel, DeltaVaeOutput, spherical_interpolation
+from delta_vae_core import DiagonalGaussian
 
 __all__ = [
     "DeltaVaeCausalLMOutput",

@@ -3,11 +3,12 @@
 # Like every config module: no `from __future__ import annotations`.
 from typing import Any
 
+from transformers import AutoConfig, PreTrainedConfig
+
 from delta_vae_core import StrictConfig, checked
 from delta_vae_decoders import TextDecoderConfig
 from delta_vae_encoders import TextEncoderConfig
 from delta_vae_priors import AR1PriorConfig, AuxiliaryPriorConfig
-from transformers import AutoConfig, PreTrainedConfig
 
 
 @checked
@@ -41,8 +42,7 @@ class DeltaVaeConfig(StrictConfig):
             if self.prior is None:
                 self.prior = AR1PriorConfig(latent_dim=self.latent_dim)
             if self.encoder is None:
-                shared = {k: v for k, v in _text_sizes(self.decoder).items()}
-                self.encoder = TextEncoderConfig(latent_dim=self.latent_dim, **shared)
+                self.encoder = TextEncoderConfig(latent_dim=self.latent_dim, **_text_sizes(self.decoder))
         super().__post_init__(**kwargs)
 
     @property
@@ -80,7 +80,7 @@ def _resolve(name: str, part: Any, default: type[PreTrainedConfig]) -> Any:
         ) from None
 
 
-def _text_sizes(decoder: PreTrainedConfig) -> dict[str, Any]:
+def _text_sizes(decoder: Any) -> dict[str, Any]:
     """What an encoder that was not described takes over from its text decoder."""
     names = ("vocab_size", "hidden_size", "num_layers", "num_heads", "feed_forward_size", "positions", "max_positions")
     return {name: getattr(decoder, name) for name in names if hasattr(decoder, name)}

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from delta_vae_core import DiagonalGaussian, check_right_padded
 from torch import Tensor, nn
 from transformers import Cache, GenerationMixin
 
 from delta_vae.modeling_delta_vae import DeltaVaeModel, DeltaVaeOutput, spherical_interpolation
+from delta_vae_core import DiagonalGaussian, check_right_padded
 
 
 @dataclass
@@ -28,7 +28,7 @@ class DeltaVaeCausalLMOutput(DeltaVaeOutput):
 
 
 class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
-    """A text delta-VAE. Called on sequences it gives the bound; asked for logits it is the decoder, p(x_t | x_{<t}, z)."""
+    """A text delta-VAE. Called on sequences it gives the bound; asked for logits it is the decoder p(x_t | x_<t, z)."""
 
     main_input_name = "input_ids"
 
@@ -121,7 +121,7 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
         elif latents is not None:
             raise ValueError("latents were given to a model with latent_dim=0: leave them out")
         with _seeded(generator, self.device):
-            return super().generate(inputs, **kwargs)
+            return super().generate(inputs, **kwargs)  # type: ignore[misc,return-value]
 
     def _latent_steps(self, prompt: int, latents: Tensor | None, kwargs: dict[str, Any]) -> int:
         """Positions that will be read; where no length is asked for, one is set: all latents, or all positions."""
@@ -133,7 +133,9 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
             steps = self.config.decoder.max_positions if latents is None else latents.shape[1]
             new = kwargs["max_new_tokens"] = steps - prompt + 1
         if new < 1:
-            raise ValueError(f"a prompt of {prompt} tokens leaves {new} to generate: raise max_length or pass more latents")
+            raise ValueError(
+                f"a prompt of {prompt} tokens leaves {new} to generate: raise max_length or pass more latents"
+            )
         return prompt + new - 1
 
     def prepare_inputs_for_generation(  # type: ignore[override]
@@ -166,7 +168,7 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Decode the posterior's mean, or a sample of it; beyond a sequence's own end the latents go on from the prior."""
+        """Decode the posterior's mean, or a sample; beyond a sequence's own end the latents go on from the prior."""
         _, mask = self.targets(input_ids, attention_mask)
         posterior = self.encode(input_ids, attention_mask)
         latents = posterior.sample(generator) if sample else posterior.mean
@@ -195,7 +197,7 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
             padded = nn.functional.pad(mean, (0, 0, 0, longest - mean.shape[1]))
             mask = torch.arange(longest, device=mean.device)[None] < mean.shape[1]
             ends.append(self.prior.complete(padded, mask, generator)[0])
-        return self.decode(spherical_interpolation(*ends, steps), generator=generator, **kwargs)
+        return self.decode(spherical_interpolation(ends[0], ends[1], steps), generator=generator, **kwargs)
 
 
 @contextlib.contextmanager

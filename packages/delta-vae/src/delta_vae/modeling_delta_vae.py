@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from delta_vae_core import DiagonalGaussian
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
@@ -17,6 +16,7 @@ from transformers.utils import ModelOutput
 
 from delta_vae.configuration_delta_vae import DeltaVaeConfig
 from delta_vae.objectives import negative_elbo
+from delta_vae_core import DiagonalGaussian
 
 
 @dataclass
@@ -53,17 +53,18 @@ class DeltaVaePreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
-        if os.path.isdir(path):
+        if Path(path).is_dir():
             _check_checkpoint(Path(path, kwargs.get("subfolder", "")))
         wants_info = kwargs.pop("output_loading_info", False)
-        model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
+        loaded: Any = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
+        model, info = loaded
         missing = sorted(info["missing_keys"])
         if missing:
             raise ValueError(
                 f"{path}: the checkpoint lacks {len(missing)} weights of {cls.__name__} (first: {missing[0]}): "
                 "load it with the class and config that saved it"
             )
-        return (model, info) if wants_info else model  # type: ignore[return-value]
+        return loaded if wants_info else model
 
 
 class DeltaVaeModel(DeltaVaePreTrainedModel):
@@ -90,8 +91,7 @@ class DeltaVaeModel(DeltaVaePreTrainedModel):
         z is one sample of the posterior, made from `noise` (B, T, D) if given, else drawn from `generator`.
         """
         if self.encoder is None:
-            likelihood = self.decoder(x, None, mask)
-            distortion = _distortion(likelihood.log_prob(x), mask)
+            distortion = _distortion(self.decoder(x, None, mask).log_prob(x), mask)
             nothing = torch.zeros_like(distortion)
             return DeltaVaeOutput(
                 loss=distortion.mean(), rate=nothing, distortion=distortion, committed_rate=nothing, mask=mask
@@ -120,7 +120,7 @@ class DeltaVaeModel(DeltaVaePreTrainedModel):
     def encode(self, x: Tensor, mask: Tensor | None = None) -> DiagonalGaussian:
         """q(z|x), (B, T, D)."""
         self._need_latents("encode")
-        encoded = self.encoder(x, mask)
+        encoded = self.encoder(x, mask)  # type: ignore[misc]
         return self.prior.posterior(encoded.statistics, encoded.mask)
 
     @torch.no_grad()
@@ -140,7 +140,9 @@ class DeltaVaeModel(DeltaVaePreTrainedModel):
 
     def _need_latents(self, what: str) -> None:
         if self.encoder is None:
-            raise ValueError(f"{what}: this model has no latents (latent_dim=0); use a model with a prior and an encoder")
+            raise ValueError(
+                f"{what}: this model has no latents (latent_dim=0); use a model with a prior and an encoder"
+            )
 
 
 def spherical_interpolation(a: Tensor, b: Tensor, steps: int) -> Tensor:
@@ -162,9 +164,13 @@ def _distortion(log_prob: Tensor, mask: Tensor | None) -> Tensor:
 
 def _check_checkpoint(folder: Path) -> None:
     """Raise `ValueError`, naming the file, unless the folder's config and weights are there and whole."""
-    config, weights, index = (folder / name for name in ("config.json", "model.safetensors", "model.safetensors.index.json"))
+    config, weights, index = (
+        folder / name for name in ("config.json", "model.safetensors", "model.safetensors.index.json")
+    )
     if not config.is_file():
-        raise ValueError(f"{config}: not found; a checkpoint folder is what save_pretrained wrote, config.json included")
+        raise ValueError(
+            f"{config}: not found; a checkpoint folder is what save_pretrained wrote, config.json included"
+        )
     try:
         json.loads(config.read_text(encoding="utf-8"))
         shards = [weights]

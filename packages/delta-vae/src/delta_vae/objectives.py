@@ -30,8 +30,8 @@ def free_bits(
 ) -> Tensor:
     """distortion + sum of max(floor, KL), the floor applied to each step, or to each dimension of each step.
 
-    kl (B, T, D), mask (B, T): a masked step is charged no floor. Kingma et al. 2016, with the threshold on every sequence
-    by itself and not on the batch's mean, so that a batch's loss is the mean of its members'.
+    kl (B, T, D), mask (B, T): a masked step is charged no floor. Kingma et al. 2016, with the threshold on every
+    sequence by itself and not on the batch's mean, so that a batch's loss is the mean of its members'.
     """
     if floor_nats < 0:
         raise ValueError(f"floor_nats={floor_nats}: free bits need a floor of at least 0 nats")

@@ -2,6 +2,9 @@
 
 # Like every config module: no `from __future__ import annotations`.
 import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+
 from delta_vae_core import (
     EncoderOutput,
     TransformerConfig,
@@ -11,8 +14,6 @@ from delta_vae_core import (
     checked,
     require,
 )
-from torch import Tensor, nn
-from transformers import initialization as init
 
 
 @checked
@@ -52,10 +53,10 @@ class TextEncoder(TransformerPreTrainedModel):
             # Behind a layer norm the features have unit variance.
             init.normal_(module.weight, std=self.config.statistics_std * self.config.hidden_size**-0.5)
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         return self.embedding
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:  # type: ignore[override]
         self.embedding = value
 
     def forward(
@@ -63,6 +64,7 @@ class TextEncoder(TransformerPreTrainedModel):
     ) -> EncoderOutput:
         """x (B, L) token ids (or their embeddings, (B, L, H)) and mask (B, L), padding on the right."""
         if inputs_embeds is None:
+            assert x is not None, "give token ids or their embeddings"
             check_token_ids(x, self.config.vocab_size)
             inputs_embeds = self.embedding(x)
         if mask is None:

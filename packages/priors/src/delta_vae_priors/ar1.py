@@ -1,8 +1,8 @@
 """The AR(1) prior and the mean-field posterior that it is paired with.
 
-Razavi et al. 2019, section 2.1: z_1 ~ N(0, 1), z_t = alpha z_{t-1} + e_t, e_t ~ N(0, 1 - alpha^2), so that every marginal
-is N(0, 1); one alpha a dimension. q(z_t | x) = N(mu_t, sigma_t^2), independent over steps: no such posterior matches a
-correlated prior, and the least KL between them is the committed rate.
+Razavi et al. 2019, section 2.1: z_1 ~ N(0, 1), z_t = alpha z_{t-1} + e_t, e_t ~ N(0, 1 - alpha^2), so that every
+marginal is N(0, 1); one alpha a dimension. q(z_t | x) = N(mu_t, sigma_t^2), independent over steps: no such posterior
+matches a correlated prior, and the least KL between them is the committed rate.
 """
 
 # Like every config module: no `from __future__ import annotations`.
@@ -10,9 +10,9 @@ import math
 from typing import Self
 
 import torch
-from delta_vae_core import DiagonalGaussian, StrictConfig, checked, standard_normal
 from torch import Tensor
 
+from delta_vae_core import DiagonalGaussian, StrictConfig, checked, standard_normal
 from delta_vae_priors.committed_rate import ar1_best_log_scale, ar1_committed_rate, rate_in_nats, solve_alpha
 from delta_vae_priors.prior import WeightlessPrior, counted, full_precision, split_statistics
 
@@ -38,13 +38,20 @@ class AR1PriorConfig(StrictConfig):
         super().__post_init__(**kwargs)
 
     def validate_alpha(self) -> None:
+        assert self.latent_dim is not None
         if self.latent_dim < 1:
             raise ValueError(f"latent_dim={self.latent_dim}: must be at least 1")
-        if len(self.alpha) != self.latent_dim:
-            raise ValueError(f"{len(self.alpha)} alphas for latent_dim={self.latent_dim}: give one a dimension")
-        for a in self.alpha:
+        if len(self.alphas) != self.latent_dim:
+            raise ValueError(f"{len(self.alphas)} alphas for latent_dim={self.latent_dim}: give one a dimension")
+        for a in self.alphas:
             if not abs(a) < 1:
                 raise ValueError(f"alpha={a}: must be inside (-1, 1), or the process is not stationary")
+
+    @property
+    def alphas(self) -> list[float]:
+        """One alpha a dimension, whichever way it was given."""
+        assert isinstance(self.alpha, list)
+        return self.alpha
 
     @classmethod
     def linear(cls, latent_dim: int, low: float, high: float) -> Self:
@@ -76,7 +83,7 @@ class AR1Prior(WeightlessPrior):
         Taken in double precision from the config, which no cast of the model to bfloat16 can change.
         """
         if device not in self._on_device:
-            rows = [(a, math.log1p(-a * a), *ar1_best_log_scale(a)) for a in self.config.alpha]
+            rows = [(a, math.log1p(-a * a), *ar1_best_log_scale(a)) for a in self.config.alphas]
             with torch.inference_mode(False):  # kept for training too, though inference may ask first
                 self._on_device[device] = tuple(torch.tensor(rows, device=device, dtype=torch.float32).unbind(1))
         return self._on_device[device]
@@ -86,7 +93,7 @@ class AR1Prior(WeightlessPrior):
 
         At statistics 0 the rate is the committed rate: training starts near the floor instead of searching for it.
         """
-        mean, log_scale = split_statistics(statistics, self.config.latent_dim)
+        mean, log_scale = split_statistics(statistics, len(self.config.alphas))
         _, _, end, between = self._constants(mean.device)
         steps = mean.shape[1]
         t = torch.arange(steps, device=mean.device)
@@ -114,7 +121,7 @@ class AR1Prior(WeightlessPrior):
     def committed_rate(self, lengths: int | Tensor) -> Tensor:
         """min over posteriors of KL(q || p) for sequences of these lengths, in nats, float64, shape as `lengths`."""
         n = torch.as_tensor(lengths).double()
-        alone, step = ar1_committed_rate(self.config.alpha, 2), ar1_committed_rate(self.config.alpha, 3)
+        alone, step = ar1_committed_rate(self.config.alphas, 2), ar1_committed_rate(self.config.alphas, 3)
         return torch.where(n < 2, 0.0, alone + (n - 2) * (step - alone))
 
     def log_prob(self, z: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -6,10 +6,10 @@ below the committed rate. It sees detached latents only, so encoder and decoder 
 
 # Like every config module: no `from __future__ import annotations`.
 import torch
-from delta_vae_core import DiagonalGaussian, StrictConfig, checked, gaussian_kl, require, standard_normal
 from torch import Tensor, nn
 from transformers import initialization as init
 
+from delta_vae_core import DiagonalGaussian, StrictConfig, checked, gaussian_kl, require, standard_normal
 from delta_vae_priors.prior import Prior, counted, full_precision
 
 

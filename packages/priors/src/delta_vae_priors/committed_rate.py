@@ -1,7 +1,7 @@
 """Committed rates in closed form, and the alpha that commits a given rate.
 
-Razavi et al. 2019, section 2.1. For an AR(1) prior z_t = alpha z_{t-1} + e_t with unit marginals and a posterior that is
-independent over steps, over all posteriors
+Razavi et al. 2019, section 2.1. For an AR(1) prior z_t = alpha z_{t-1} + e_t with unit marginals and a posterior that
+is independent over steps, over all posteriors
 
     min KL(q || p) = 1/2 sum_k [ (T - 2) ln(1 + alpha_k^2) - ln(1 - alpha_k^2) ],   T >= 2   (0 for T = 1),
 

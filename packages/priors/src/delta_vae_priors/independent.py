@@ -4,9 +4,9 @@
 import math
 
 import torch
-from delta_vae_core import DiagonalGaussian, StrictConfig, checked, gaussian_kl, require, standard_normal
 from torch import Tensor
 
+from delta_vae_core import DiagonalGaussian, StrictConfig, checked, gaussian_kl, require, standard_normal
 from delta_vae_priors.prior import WeightlessPrior, counted, full_precision, split_statistics
 
 
@@ -73,8 +73,8 @@ class StandardNormalPrior(WeightlessPrior):
 class IndependentDeltaPrior(StandardNormalPrior):
     """p(z) = N(0, I); every step and dimension of the posterior keeps KL >= delta. Razavi et al. 2019, section 2.1.
 
-    KL >= delta  <=>  mu^2 >= 2 delta + 1 + ln sigma^2 - sigma^2. The right side is positive for sigma^2 between the roots
-    l < 1 < u of ln x - x + 2 delta + 1 = 0, so sigma is kept there and mu^2 is that plus what the encoder adds.
+    KL >= delta  <=>  mu^2 >= 2 delta + 1 + ln sigma^2 - sigma^2. The right side is positive for sigma^2 between the
+    roots l < 1 < u of ln x - x + 2 delta + 1 = 0, so sigma is kept there and mu^2 is that plus what the encoder adds.
     """
 
     config_class = IndependentDeltaPriorConfig  # type: ignore[assignment]
@@ -109,5 +109,5 @@ def variance_interval(delta: float) -> tuple[float, float]:
             outside, inside = (outside, middle) if excess(middle) > 0 else (middle, inside)
         return inside
 
-    # excess(exp(-2 delta - 1)) = -x < 0; for x >= 4 + 4 delta, ln x - x + 2 delta + 1 <= -x / 2 + 2 delta + 1 + ln 2 - 1 < 0.
+    # excess(x) = -x < 0 at x = exp(-2 delta - 1); by ln x <= x / 2 + ln 2 - 1 it is <= ln 2 - 2 at 4 + 4 delta.
     return root(math.exp(-2 * delta - 1), 1.0), root(4 + 4 * delta, 1.0)

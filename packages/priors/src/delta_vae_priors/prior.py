@@ -7,17 +7,18 @@ from abc import abstractmethod
 from typing import Any, Self
 
 import torch
-from delta_vae_core import DiagonalGaussian, StrictConfig
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from delta_vae_core import StrictConfig
 
 
 class Prior(PreTrainedModel):
     """A family of distributions over latents z (B, T, D), paired with the posterior family that keeps its promise.
 
     Every prior has `posterior(statistics, mask)`, `kl(posterior, mask)`, `committed_rate(lengths)`,
-    `log_prob(z, mask)`, `complete(z, mask, generator)` and `sample(batch, steps, generator)`. Masks are (B, T), ones and
-    then zeros; a masked step counts nothing. Arithmetic is in float32 whatever the model's precision.
+    `log_prob(z, mask)`, `complete(z, mask, generator)` and `sample(batch, steps, generator)`. Masks are (B, T), ones
+    and then zeros; a masked step counts nothing. Arithmetic is in float32 whatever the model's precision.
     """
 
     config: StrictConfig
@@ -25,7 +26,7 @@ class Prior(PreTrainedModel):
 
     @abstractmethod
     def complete(self, z: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Keep the steps of z (B, T, D) that the mask counts; draw the others from the prior given those before them."""
+        """The steps of z (B, T, D) that the mask counts, the others drawn from the prior given those before them."""
 
     def sample(
         self,
@@ -47,15 +48,19 @@ class WeightlessPrior(Prior):
     def dtype(self) -> torch.dtype:
         return torch.float32
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        self.config.architectures = [type(self).__name__]
-        self.config.save_pretrained(save_directory, **kwargs)
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **kwargs: Any
+    ) -> None:
+        if is_main_process:
+            self.config.architectures = [type(self).__name__]
+            self.config.save_pretrained(save_directory, **kwargs)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls, path: str | os.PathLike[str], *, config: StrictConfig | None = None, **kwargs: Any
     ) -> Self:
-        return cls(config if config is not None else cls.config_class.from_pretrained(path, **kwargs)).eval()
+        assert cls.config_class is not None
+        return cls(cls.config_class.from_pretrained(path, **kwargs) if config is None else config).eval()
 
 
 def full_precision(x: Tensor) -> torch.autocast:
@@ -77,9 +82,3 @@ def split_statistics(statistics: Tensor, latent_dim: int) -> tuple[Tensor, Tenso
 def counted(values: Tensor, mask: Tensor | None) -> Tensor:
     """(B, T, D) with the masked steps at zero, also where they are not finite."""
     return values if mask is None else torch.where(mask.bool()[..., None], values, 0.0)
-
-
-def step_lengths(posterior: DiagonalGaussian, mask: Tensor | None) -> Tensor:
-    """True lengths (B,) of a (B, T, D) posterior."""
-    batch, steps = posterior.mean.shape[:2]
-    return mask.sum(1) if mask is not None else torch.full((batch,), steps, device=posterior.mean.device)

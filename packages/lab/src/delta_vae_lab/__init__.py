@@ -1,0 +1,1 @@
+"""Data, training and honest evaluation of delta-VAEs."""

@@ -1,0 +1,60 @@
+"""From a run config to a model config: the architecture without the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from delta_vae import DeltaVaeConfig
+from delta_vae_decoders import TextDecoderConfig
+from delta_vae_encoders import TextEncoderConfig
+from delta_vae_lab.configuration import PriorSection, RunConfig
+from delta_vae_priors import (
+    AR1PriorConfig,
+    AuxiliaryPriorConfig,
+    IndependentDeltaPriorConfig,
+    StandardNormalPriorConfig,
+)
+
+
+def model_config(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> DeltaVaeConfig:
+    """The model of a run over a tokenizer's vocabulary; without prior, encoder and latents if `prior.kind` is none."""
+    latent_dim = 0 if config.prior.kind == "none" else config.prior.latent_dim
+    shared: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "latent_dim": latent_dim,
+        "positions": config.positions,
+        "max_positions": config.max_length,
+    }
+    tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    decoder = TextDecoderConfig(**vars(config.decoder), **shared, **tokens)
+    if not latent_dim:
+        return DeltaVaeConfig(decoder=decoder)
+    auxiliary = config.auxiliary_prior
+    return DeltaVaeConfig(
+        prior=prior_config(config.prior),
+        encoder=TextEncoderConfig(**vars(config.encoder), **shared),
+        decoder=decoder,
+        auxiliary_prior=AuxiliaryPriorConfig(latent_dim=latent_dim, hidden_size=auxiliary.hidden_size)
+        if auxiliary.enabled
+        else None,
+    )
+
+
+def prior_config(
+    prior: PriorSection,
+) -> AR1PriorConfig | IndependentDeltaPriorConfig | StandardNormalPriorConfig:
+    """The prior's config, alpha solved for where a committed rate is asked for."""
+    if prior.kind == "standard_normal":
+        return StandardNormalPriorConfig(latent_dim=prior.latent_dim)
+    if prior.kind == "independent_delta":
+        return IndependentDeltaPriorConfig(latent_dim=prior.latent_dim, delta=prior.delta)
+    if prior.committed_bits is not None:
+        assert prior.steps is not None
+        bits, steps = prior.committed_bits, prior.steps
+        return AR1PriorConfig.from_committed_rate(bits=bits, steps=steps, latent_dim=prior.latent_dim)
+    if prior.alpha_low is not None:
+        assert prior.alpha_high is not None
+        return AR1PriorConfig.linear(prior.latent_dim, prior.alpha_low, prior.alpha_high)
+    return AR1PriorConfig(latent_dim=prior.latent_dim, alpha=prior.alpha)

@@ -1,0 +1,159 @@
+"""Checkpoints that are whole or absent: written aside, synced, sealed by a manifest, then renamed into place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from safetensors.torch import load_model, save_model
+from torch.optim.swa_utils import AveragedModel
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+_MANIFEST = "manifest.json"
+_PROGRESS = "progress.json"
+_POLYAK = "polyak.safetensors"
+_NAME = re.compile(r"step-(\d{8})")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: with the weights all there is to go on from, because every draw is a function of the step."""
+
+    step: int
+    positions: list[dict[str, Any]]  # in the data, of each process
+    fingerprint: dict[str, Any] | None = None  # of the data
+    format: int = FORMAT
+
+
+def save_checkpoint(
+    folder: Path, progress: Progress, accelerator: Accelerator, polyak: AveragedModel | None, keep: int
+) -> None:
+    """Write `folder`/step-XXXXXXXX, then prune. Every process calls it; all see one file system.
+
+    A kill at any moment leaves either no such folder or a sound one, and the checkpoints before it.
+    """
+    aside = folder / f".step-{progress.step:08d}.partial"
+    if accelerator.is_main_process:
+        for leftover in folder.glob(".step-*.partial"):
+            shutil.rmtree(leftover)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(aside), safe_serialization=True)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if polyak is not None:
+            save_model(polyak, str(aside / _POLYAK))
+        (aside / _PROGRESS).write_text(json.dumps(asdict(progress)) + "\n")
+        seal(aside)
+        _put_in_place(aside, folder / f"step-{progress.step:08d}")
+        _prune(folder, progress.step, keep)
+    accelerator.wait_for_everyone()
+
+
+def load_checkpoint(checkpoint: Path, accelerator: Accelerator, polyak: AveragedModel | None) -> Progress:
+    """Restore weights, optimizer and Polyak average in place. Every process calls it."""
+    progress = Progress(**json.loads((checkpoint / _PROGRESS).read_text()))
+    if progress.format != FORMAT:
+        raise ValueError(f"{checkpoint}: has format {progress.format}, this version reads {FORMAT}; start a new run")
+    accelerator.load_state(str(checkpoint))
+    if polyak is not None:
+        load_model(polyak, str(checkpoint / _POLYAK))
+    return progress
+
+
+def latest_sound(folder: Path) -> Path | None:
+    """The last checkpoint whose every file is as its manifest says; each damaged one after it costs a warning."""
+    for checkpoint in sorted(_checkpoints(folder), reverse=True):
+        damage = find_damage(checkpoint)
+        if damage is None:
+            return checkpoint
+        logger.warning("%s is damaged (%s): going back to the checkpoint before it", checkpoint, damage)
+    return None
+
+
+def agree_on_latest_sound(folder: Path, accelerator: Accelerator) -> Path | None:
+    """`latest_sound` as the main process sees it, told to every process."""
+    answer = [latest_sound(folder) if accelerator.is_main_process else None]
+    found: Path | None = broadcast_object_list(answer)[0]
+    return found
+
+
+def seal(folder: Path) -> None:
+    """Put every file of a folder on the disk, and beside them a manifest of their sizes and SHA-256."""
+    files = {
+        name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in _files(folder)
+    }
+    (folder / _MANIFEST).write_text(json.dumps({"files": files}, indent=1) + "\n")
+    for path in [folder, *folder.rglob("*")]:
+        _sync(path)
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a sealed folder, or None."""
+    try:
+        expected = json.loads((folder / _MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"no readable {_MANIFEST}"
+    for name, entry in expected.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != entry["size"]:
+            return f"{name} has {file.stat().st_size} bytes, not {entry['size']}"
+        if _sha256(file) != entry["sha256"]:
+            return f"{name} has another SHA-256"
+    return None
+
+
+def _put_in_place(aside: Path, final: Path) -> None:
+    if final.exists():  # damaged: the run was resumed from before it
+        shutil.rmtree(final)
+    aside.replace(final)
+    _sync(final.parent)
+
+
+def _prune(folder: Path, step: int, keep: int) -> None:
+    """Keep the last `keep` up to `step`; later ones are damaged, or the run would have gone on from them."""
+    ordered = sorted(_checkpoints(folder))
+    earlier = [checkpoint for checkpoint in ordered if _step(checkpoint) <= step]
+    for checkpoint in ordered:
+        if checkpoint not in earlier[-keep:]:
+            shutil.rmtree(checkpoint)
+
+
+def _checkpoints(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != _MANIFEST
+    )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

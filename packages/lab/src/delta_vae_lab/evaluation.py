@@ -1,0 +1,202 @@
+"""Held-out estimates of a text model: the bound and its parts, a tighter bound, and what the latents are used for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from delta_vae import DeltaVaeForCausalLM
+from delta_vae_core import DiagonalGaussian
+from delta_vae_lab.data.batches import TextBatch
+from delta_vae_lab.estimates import importance_weighted_nll, mean, perplexity, ratio
+from delta_vae_lab.information import active_units, mutual_information
+from delta_vae_lab.measurement import Record, evaluating, measure
+from delta_vae_lab.randomness import derive_seed, latent_noise
+
+Metrics = dict[str, float | int]
+
+
+def evaluate_text(
+    model: DeltaVaeForCausalLM,
+    batches: Iterable[TextBatch],
+    *,
+    words: int | None = None,
+    seed: int = 0,
+    importance_samples: int = 64,
+    importance_sentences: int | None = None,
+) -> Metrics:
+    """Every estimate of results.json: nats a sentence unless its name says otherwise, `..._stderr` beside it.
+
+    words: running words of these sentences, by the convention of their data; the nats of the end of a sentence are in
+    the numerator. importance_sentences: how many sentences, evenly spaced in the order given, get the
+    importance-weighted bound; None is all. `importance_gain_nats` is what it gains over the ELBO of the same samples.
+
+    Noise is drawn for each sentence by its place in the text, so the batch size does not matter.
+    """
+    if importance_samples < 1:
+        raise ValueError(f"importance_samples={importance_samples}: the bound is a mean over samples; take 1 or more")
+    if importance_sentences is not None and importance_sentences < 2:
+        raise ValueError(
+            f"importance_sentences={importance_sentences}: a standard error needs 2 or more; or None for all"
+        )
+    with evaluating(model):
+        record = measure(model, batches, seed)
+        metrics = bound_metrics(record) | _metrics_per_unit(record, words)
+        if record.posterior is not None:
+            completed = complete(model, record, seed)
+            metrics |= _information_metrics(model, record, completed)
+            metrics |= mean(shuffle_gap(model, record, completed)).named("shuffle_gap_nats")
+            rows = _evenly_spaced(len(record.rate), importance_sentences)
+            metrics |= _importance_metrics(importance_log_weights(model, record, rows, importance_samples, seed))
+    return metrics
+
+
+def evaluate_bound(model: DeltaVaeForCausalLM, batches: Iterable[TextBatch], *, seed: int = 0) -> Metrics:
+    """The bound and its parts alone, in one pass: for use during training, on a part of the held-out set."""
+    return bound_metrics(measure(model, batches, seed))
+
+
+def bound_metrics(record: Record) -> Metrics:
+    """Rate, distortion and their sum. `smallest_batch_slack_nats`: of mean rate - mean committed rate over batches."""
+    slack = record.rate - record.committed_rate
+    values = {
+        "rate_nats": record.rate,
+        "committed_rate_nats": record.committed_rate,
+        "slack_nats": slack,
+        "distortion_nats": record.distortion,
+        "negative_elbo_nats": record.rate + record.distortion,
+    }
+    if record.auxiliary_rate is not None:
+        values["auxiliary_rate_nats"] = record.auxiliary_rate
+        values["auxiliary_negative_elbo_nats"] = record.auxiliary_rate + record.distortion
+    metrics: Metrics = {}
+    for name, value in values.items():
+        metrics |= mean(value).named(name)
+    return metrics | {
+        "smallest_batch_slack_nats": min(float(slack[rows].mean()) for rows in record.batches()),
+        "sentences": len(record.rate),
+        "tokens": int(record.tokens.sum()),
+    }
+
+
+def complete(model: DeltaVaeForCausalLM, record: Record, seed: int) -> Tensor:
+    """The record's z, each continued by the prior from its last step to step T: (N, T, D)."""
+    assert record.z is not None
+    assert model.prior is not None
+    generator = torch.Generator().manual_seed(derive_seed(seed, "completion"))
+    completed: Tensor = model.prior.complete(record.z.to(model.device), record.mask.to(model.device), generator)
+    return completed.cpu()
+
+
+def shuffle_gap(model: DeltaVaeForCausalLM, record: Record, completed: Tensor) -> Tensor:
+    """Distortion under the z of the sentence before, less that under its own: (N,) nats that the decoder takes from z.
+
+    completed: (N, T, D), for the other sentence may be shorter. In an order by length it is about as long.
+    """
+    others = completed.roll(1, dims=0)
+    shuffled = []
+    for rows in record.batches():
+        x, mask = _inputs(model, record, rows)
+        shuffled.append(-_log_likelihood(model, x, others[rows, : x.shape[1]].to(x.device), mask))
+    return torch.cat(shuffled) - record.distortion
+
+
+def importance_log_weights(model: DeltaVaeForCausalLM, record: Record, rows: Tensor, samples: int, seed: int) -> Tensor:
+    """log p(x|z_k) p(z_k) / q(z_k|x), z_k ~ q(z|x), of the n sequences `rows`: (P, K, n) nats.
+
+    Against the P priors that the model has, the auxiliary one last, with the same samples. Never are more sequences
+    decoded at a time than their batch had.
+    """
+    columns = []
+    for batch in record.batches():
+        chosen = batch[torch.isin(batch, rows)]
+        if len(chosen):
+            at_once = max(1, len(batch) // len(chosen))
+            draws = [range(samples)[k : k + at_once] for k in range(0, samples, at_once)]
+            columns.append(torch.cat([_log_weights(model, record, chosen, ks, seed) for ks in draws], dim=1))
+    return torch.cat(columns, dim=2)
+
+
+def _log_weights(model: DeltaVaeForCausalLM, record: Record, rows: Tensor, draws: Sequence[int], seed: int) -> Tensor:
+    assert record.posterior is not None
+    x, mask = _inputs(model, record, rows)
+    steps = x.shape[1]
+    seed = derive_seed(seed, "importance")
+    noise = [latent_noise(mask.cpu(), model.config.latent_dim, seed, k, record.places[rows].tolist()) for k in draws]
+    x, mask = x.repeat(len(draws), 1), mask.repeat(len(draws), 1)
+    posterior = (record.posterior.mean, record.posterior.log_scale)
+    q = DiagonalGaussian(*(values[rows, :steps].repeat(len(draws), 1, 1).to(x.device) for values in posterior))
+    z = q.sample(noise=torch.cat(noise).to(x.device))
+    priors = [prior for prior in (model.prior, model.auxiliary_prior) if prior is not None]
+    log_prior = torch.stack([_total(prior.log_prob(z, mask), mask) for prior in priors])
+    log_weights = _log_likelihood(model, x, z, mask) + log_prior - _total(q.log_prob(z), mask)
+    return log_weights.reshape(len(priors), len(draws), len(rows))
+
+
+def _metrics_per_unit(record: Record, words: int | None) -> Metrics:
+    """Nats a token and the perplexities that the bounds promise, against either prior."""
+    metrics: Metrics = {}
+    for prefix, rate in (("", record.rate), ("auxiliary_", record.auxiliary_rate)):
+        if rate is None:
+            continue
+        per_token = ratio(rate + record.distortion, record.tokens)
+        metrics |= per_token.named(f"{prefix}nats_per_token")
+        metrics |= perplexity(per_token).named(f"{prefix}perplexity_per_token")
+        if words is not None:
+            # Tokens a word are a constant of data and tokenizer, so the error is that of the nats a token.
+            metrics |= perplexity(per_token.scaled(int(record.tokens.sum()) / words)).named(
+                f"{prefix}perplexity_per_word"
+            )
+    return metrics if words is None else metrics | {"words": words}
+
+
+def _information_metrics(model: DeltaVaeForCausalLM, record: Record, completed: Tensor) -> Metrics:
+    assert record.posterior is not None
+    assert model.prior is not None
+    prior_log_prob = model.prior.log_prob(completed.to(model.device), torch.ones_like(record.mask).to(model.device))
+    information = mutual_information(record.posterior, record.mask, completed, prior_log_prob)
+    return {
+        **mean(information.about_x).named("mutual_information_nats"),
+        "mutual_information_cap_nats": information.cap,
+        **mean(information.given_length).named("mutual_information_given_length_nats"),
+        "mutual_information_given_length_cap_nats": information.given_length_cap,
+        **mean(record.rate - information.about_x).named("marginal_kl_nats"),
+        "active_units": active_units(record.posterior.mean, record.mask, 0.01),
+        "active_units_above_0.2": active_units(record.posterior.mean, record.mask, 0.2),
+        "latent_dim": model.config.latent_dim,
+    }
+
+
+def _importance_metrics(log_weights: Tensor) -> Metrics:
+    """Of (P, K, n) log weights."""
+    _, samples, sentences = log_weights.shape
+    metrics: Metrics = {"importance_samples": samples, "importance_sentences": sentences}
+    for prefix, weights in zip(("", "auxiliary_"), log_weights, strict=False):
+        nll = importance_weighted_nll(weights)
+        metrics |= mean(nll).named(f"{prefix}importance_weighted_nll_nats")
+        metrics |= mean(-weights.mean(0) - nll).named(f"{prefix}importance_gain_nats")
+    return metrics
+
+
+def _inputs(model: DeltaVaeForCausalLM, record: Record, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Targets and mask of these rows, no wider than the longest of them, on the model's device."""
+    steps = int(record.tokens[rows].max())
+    return record.x[rows, :steps].to(model.device), record.mask[rows, :steps].to(model.device)
+
+
+def _log_likelihood(model: DeltaVaeForCausalLM, x: Tensor, z: Tensor, mask: Tensor) -> Tensor:
+    """log p(x|z): (B,) nats, float64, on the CPU."""
+    return _total(model.decoder(x, z, mask).log_prob(x), mask)
+
+
+def _total(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum of (B, T) or (B, T, D) over the steps that count: (B,), float64, on the CPU."""
+    beyond = ~mask.cpu().reshape(*mask.shape, *[1] * (values.dim() - 2))
+    return values.cpu().double().masked_fill(beyond, 0.0).flatten(1).sum(1)
+
+
+def _evenly_spaced(total: int, limit: int | None) -> Tensor:
+    """At most `limit` of range(total), the first and the last among them: a fair sample of an order by length."""
+    return torch.linspace(0, total - 1, total if limit is None else min(total, limit)).round().long()

@@ -1,0 +1,28 @@
+"""Randomness as a pure function of where it is used, so that a resumed or re-sharded run draws the same numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def derive_seed(seed: int, purpose: str, *indices: int) -> int:
+    """A 63-bit seed for one purpose at one place of a run, e.g. `derive_seed(seed, "dropout", step, micro, rank)`."""
+    key = ":".join([str(seed), purpose, *map(str, indices)])
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
+
+
+def latent_noise(mask: Tensor, latent_dim: int, seed: int, step: int, rows: Sequence[int]) -> Tensor:
+    """Standard normal noise for z, zero where the (B, T) mask is false: (B, T, D), float32, on the CPU.
+
+    Row b is seeded by its index `rows[b]` in the global batch and drawn for its own length, so neither padding nor the
+    number of processes nor accumulation changes it.
+    """
+    noise = torch.zeros(*mask.shape, latent_dim)
+    for b, (row, length) in enumerate(zip(rows, mask.sum(1).tolist(), strict=True)):
+        generator = torch.Generator().manual_seed(derive_seed(seed, "latents", step, row))
+        noise[b, :length] = torch.randn(length, latent_dim, generator=generator)
+    return noise

@@ -1,0 +1,155 @@
+"""The folder that a run writes: config.yaml, metrics.jsonl, results.json, and where everything else goes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from delta_vae_lab.configuration import RunConfig, load_config, result_changes, save_config
+
+logger = logging.getLogger(__name__)
+
+_REPORTED_VERSIONS = ("delta-vae", "transformers", "accelerate", "datasets", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """DIR of a run. Only the main process writes to it."""
+
+    path: Path
+
+    def start(self, config: RunConfig, resume: bool) -> None:
+        """Create the folder for this config, or check that it holds the run that the config would go on with."""
+        if not self.holds_a_run:
+            logger.info("%s: a new run%s", self.path, " (nothing to resume)" if resume else "")
+        elif not resume:
+            raise ValueError(
+                f"{self.path} already holds a run: add --resume to go on with it, or choose another folder"
+            )
+        else:
+            self._check_same_run(config)
+        self.path.mkdir(parents=True, exist_ok=True)
+        partial = self.path / "config.yaml.partial"
+        save_config(config, partial)
+        partial.replace(self.config_file)
+
+    @property
+    def holds_a_run(self) -> bool:
+        return self.config_file.exists() or self.metrics_file.exists() or self.checkpoints.exists()
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def results_file(self) -> Path:
+        return self.path / "results.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def trackers(self) -> Path:
+        return self.path / "trackers"
+
+    def log(self, metrics: Mapping[str, float | int]) -> None:
+        """Append one line to metrics.jsonl and have it on the disk before a checkpoint can claim its step."""
+        with self.metrics_file.open("a") as file:
+            file.write(json.dumps(metrics) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; one that a kill left half written is no line."""
+        if not self.metrics_file.exists():
+            return []
+        *lines, _ = self.metrics_file.read_text().split("\n")
+        return [json.loads(line) for line in lines]
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop what was logged after `step`, which a resumed run will log again."""
+        kept = "".join(json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step)
+        partial = self.path / "metrics.jsonl.partial"
+        partial.write_text(kept)
+        partial.replace(self.metrics_file)
+
+    def write_results(
+        self, metrics: Mapping[str, float], config: RunConfig, device: str, data: Mapping[str, Any]
+    ) -> None:
+        """Write results.json: the metrics, unit-suffixed, and everything needed to produce them again."""
+        results = {"run": self.path.resolve().name, **provenance(config, device), "data": dict(data)}
+        partial = self.path / "results.json.partial"
+        partial.write_text(json.dumps(results | {"metrics": dict(metrics)}, indent=2, allow_nan=False) + "\n")
+        partial.replace(self.results_file)
+
+    def _check_same_run(self, config: RunConfig) -> None:
+        if not self.config_file.exists():
+            raise ValueError(f"{self.path} has no config.yaml to resume by: choose another folder")
+        saved = load_config(self.config_file)
+        changed = result_changes(saved, config)
+        if changed:
+            raise ValueError(
+                f"{self.path} was started with another config; differing keys: {', '.join(changed)}; "
+                "resume with the values in its config.yaml, or choose another folder"
+            )
+
+
+def provenance(config: RunConfig, device: str) -> dict[str, Any]:
+    """Where a result comes from: command, commit, seed, device and versions."""
+    versions = {name: metadata.version(name) for name in _REPORTED_VERSIONS}
+    return {
+        "command": shlex.join(sys.argv),
+        "commit": commit(),
+        "seed": config.seed,
+        "device": device,
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)} | versions,
+    }
+
+
+def commit() -> str | None:
+    """The commit of the checkout that tracks this file, "-dirty" if anything in it has changed; None without one."""
+    here = Path(__file__)
+    try:
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        return _git(here.parent, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *command: str) -> str:
+    return subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def describe_device(device: torch.device, processes: int) -> str:
+    """E.g. "2 x NVIDIA H200" or "x86_64 CPU"."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    return name if processes == 1 else f"{processes} x {name}"

@@ -1,0 +1,297 @@
+"""The training loop: one function with Accelerate's calls in order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any, Protocol, TypeVar, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import TorchDynamoPlugin, gather_object
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from delta_vae import DeltaVaeModel
+from delta_vae_lab.checkpoints import Progress, agree_on_latest_sound, load_checkpoint, save_checkpoint
+from delta_vae_lab.configuration import OptimizationSection, RunConfig, flatten
+from delta_vae_lab.data.batches import TextBatch
+from delta_vae_lab.optimization import (
+    build_optimizer,
+    build_polyak,
+    clip_gradients,
+    gradient_norm,
+    rate_weight,
+    set_learning_rates,
+    split_parameters,
+    training_loss,
+    whole,
+)
+from delta_vae_lab.randomness import derive_seed, latent_noise
+from delta_vae_lab.run_folder import RunFolder
+from delta_vae_lab.schedule import learning_rate_factor
+
+logger = logging.getLogger(__name__)
+
+Position = dict[str, Any]
+BAR = ("distortion_nats", "rate_nats", "committed_rate_nats")
+Model = TypeVar("Model", bound=DeltaVaeModel)
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient stopped being a number; the last checkpoint is from before it."""
+
+
+class Batches(Protocol):
+    """Endless global batches, of which every process gets its own rows."""
+
+    def iterate(self, position: Position | None) -> Iterator[tuple[TextBatch, Position]]:
+        """Each batch with the position after it."""
+        ...
+
+
+def build_accelerator(config: RunConfig, run: RunFolder, cpu: bool = False) -> Accelerator:
+    """The Accelerator of a run: precision, compilation and tracker are the config's, the processes the launcher's."""
+    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # tied weights are saved once, as they should
+    installed = [str(tracker) for tracker in get_available_trackers()]
+    if config.tracker not in ("none", *installed):
+        raise ValueError(
+            f"tracker={config.tracker!r}: must be none or one of {', '.join(installed)}; install what it needs first"
+        )
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision=config.optimization.mixed_precision,
+        dynamo_plugin=TorchDynamoPlugin(backend="inductor", dynamic=True) if config.optimization.compile else None,
+        log_with=None if config.tracker == "none" else config.tracker,
+        project_dir=run.trackers,
+    )
+    if config.optimization.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("optimization.mixed_precision=fp16: needs a GPU; on a CPU use bf16 or no")
+    if accelerator.gradient_accumulation_steps != 1:
+        raise ValueError(
+            f"gradient_accumulation_steps={accelerator.gradient_accumulation_steps} in the launcher: "
+            "must be 1; set optimization.accumulation instead"
+        )
+    return accelerator
+
+
+def train(
+    model: Model,
+    batches: Batches,
+    config: RunConfig,
+    accelerator: Accelerator,
+    run: RunFolder,
+    evaluate: Callable[[Model, int], Mapping[str, float]] | None = None,
+    resume: bool = False,
+    fingerprint: dict[str, Any] | None = None,
+) -> Model:
+    """Train to `config.optimization.steps` and return the model, the Polyak average if there is one, in eval mode.
+
+    The loss of a step is the mean over its global batch, however that is split over processes and micro-steps. Every
+    process calls `evaluate(model, step)`. `fingerprint` is the data's, checked on resume. The caller ends the trackers
+    with `accelerator.end_training()`.
+    """
+    settings = config.optimization
+    check_batch_size(settings, accelerator.num_processes)
+    optimizer = build_optimizer(model, settings)
+    polyak = build_polyak(model, settings, accelerator)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    bare = accelerator.unwrap_model(model, keep_torch_compile=False)
+    averaged = cast("Model", bare if polyak is None else polyak.module)
+    parameters = split_parameters(bare)
+    start, origin = restore(config, accelerator, run, polyak, fingerprint) if resume else (0, None)
+    start_logging(config, accelerator, run, start)
+
+    model.train()
+    bar = tqdm(total=settings.steps, initial=start, disable=not accelerator.is_main_process)
+    for step, (batch, position) in zip(range(start + 1, settings.steps + 1), batches.iterate(origin), strict=False):
+        weight = rate_weight(config.objective, step)
+        factor = learning_rate_factor(step, settings.schedule, settings.warmup_steps, settings.steps)
+        set_learning_rates(optimizer, factor)
+
+        outputs, loss = [], torch.zeros((), device=accelerator.device)
+        for micro, part in enumerate(micro_batches(batch, settings.accumulation)):
+            mask = part.attention_mask[:, 1:]
+            noise = latent_noise(mask, bare.config.latent_dim, config.seed, step, part.rows).to(accelerator.device)
+            torch.manual_seed(derive_seed(config.seed, "dropout", step, micro, accelerator.process_index))
+            last = micro == settings.accumulation - 1
+            with nullcontext() if last else accelerator.no_sync(model):
+                with accelerator.autocast():
+                    inputs = part.to(accelerator.device)
+                    output = model(inputs.input_ids, inputs.attention_mask, noise=noise)
+                micro_loss = training_loss(output, config.objective, weight) / settings.accumulation
+                accelerator.backward(micro_loss)
+            outputs.append(output)
+            loss += micro_loss.detach()
+
+        accelerator.unscale_gradients()
+        norms = {name: gradient_norm(group) for name, group in parameters.items()}
+        check_finite(step, loss, norms, outputs, bare, accelerator)
+        clip_gradients(parameters, norms, settings.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        if polyak is not None:
+            polyak.update_parameters(bare)
+
+        bar.update()
+        if is_due(step, config.log_every):
+            metrics = {"step": step, "epoch": position["epoch"], "learning_rate": factor * settings.learning_rate}
+            metrics |= {"rate_weight": weight} | global_means(outputs, norms, accelerator)
+            bar.set_postfix({name: f"{metrics[name]:.2f}" for name in BAR})
+            log(metrics, accelerator, run)
+        if evaluate is not None and is_due(step, config.evaluation.every):
+            log({"step": step, **evaluate(averaged, step)}, accelerator, run)
+            model.train()
+        if is_due(step, config.checkpoint.every) or step == settings.steps:
+            save_checkpoint(
+                run.checkpoints,
+                Progress(step, gather_object([position]), fingerprint),
+                accelerator,
+                polyak,
+                keep=config.checkpoint.keep,
+            )
+    bar.close()
+    return averaged.eval()
+
+
+def check_batch_size(settings: OptimizationSection, processes: int) -> None:
+    """Raise `ValueError` unless every process has equally many rows in every micro-step."""
+    if settings.batch_size % (processes * settings.accumulation):
+        raise ValueError(
+            f"optimization.batch_size={settings.batch_size}: must be divisible by "
+            f"{processes} processes x {settings.accumulation} micro-steps (optimization.accumulation)"
+        )
+
+
+def restore(
+    config: RunConfig,
+    accelerator: Accelerator,
+    run: RunFolder,
+    polyak: AveragedModel | None,
+    fingerprint: dict[str, Any] | None,
+) -> tuple[int, Position | None]:
+    """Go back to the last sound checkpoint: the steps done, and this process's position in the data."""
+    checkpoint = agree_on_latest_sound(run.checkpoints, accelerator)
+    if checkpoint is None:
+        return 0, None
+    progress = load_checkpoint(checkpoint, accelerator, polyak)
+    if progress.fingerprint != fingerprint:
+        raise ValueError(
+            f"{checkpoint}: was trained on data {progress.fingerprint}, not {fingerprint}; "
+            "resume with the same data or choose another folder"
+        )
+    if progress.step > config.optimization.steps:
+        raise ValueError(
+            f"optimization.steps={config.optimization.steps}: {checkpoint} is already past it; "
+            f"set at least {progress.step}"
+        )
+    return progress.step, own_position(progress.positions, accelerator)
+
+
+def own_position(positions: list[Position], accelerator: Accelerator) -> Position:
+    """The position of this process; with another number of processes, the one position that all of them shared."""
+    if len(positions) == accelerator.num_processes:
+        return positions[accelerator.process_index]
+    if any(position != positions[0] for position in positions):
+        raise ValueError(
+            f"resuming with {accelerator.num_processes} processes a run of {len(positions)}: "
+            "each had its own position in the data; resume with as many"
+        )
+    logger.warning(
+        "resuming with %d processes a run of %d: the data goes on where it was, dropout draws differ from here on",
+        accelerator.num_processes,
+        len(positions),
+    )
+    return positions[0]
+
+
+def start_logging(config: RunConfig, accelerator: Accelerator, run: RunFolder, start: int) -> None:
+    """Cut metrics.jsonl and the tracker back to what was logged up to the step `start`."""
+    if accelerator.is_main_process:
+        run.cut_metrics(start)
+    scalars = {key: v if isinstance(v, bool | int | float) else str(v) for key, v in flatten(config).items()}
+    accelerator.init_trackers("delta-vae", scalars, {"tensorboard": {"purge_step": start + 1}})
+
+
+def log(metrics: dict[str, float], accelerator: Accelerator, run: RunFolder) -> None:
+    """One line of metrics.jsonl, and the same to the tracker."""
+    if accelerator.is_main_process:
+        run.log(metrics)
+    accelerator.log(metrics, step=int(metrics["step"]))
+
+
+def is_due(step: int, every: int) -> bool:
+    """Whether something that happens every so many steps (0: never) happens at this one."""
+    return every > 0 and step % every == 0
+
+
+def micro_batches(batch: TextBatch, parts: int) -> Iterator[TextBatch]:
+    """Micro-batches of equal size; each row keeps its index in the global batch."""
+    size = len(batch.rows) // parts
+    for i in range(0, len(batch.rows), size):
+        rows = slice(i, i + size)
+        yield TextBatch(batch.input_ids[rows], batch.attention_mask[rows], batch.rows[rows])
+
+
+def check_finite(
+    step: int,
+    loss: Tensor,
+    norms: dict[str, Tensor],
+    outputs: list[Any],
+    model: nn.Module,
+    accelerator: Accelerator,
+) -> None:
+    """Raise `NonFiniteError` on every process if the loss or a gradient of any is not finite, naming the first tensor.
+
+    With fp16 an infinite gradient is ordinary, as the gradient scaler skips that step: only the loss counts.
+    """
+    finite = loss.isfinite()
+    if accelerator.scaler is None:
+        for norm in norms.values():
+            finite = finite & whole(norm).isfinite()
+    if accelerator.reduce((~finite).int()).item() == 0:
+        return
+    named = gather_object([find_non_finite(outputs, model)])
+    tensor = next((name for name in named if name), "the gradient's norm")
+    raise NonFiniteError(
+        f"step {step}: {tensor} is not finite; the checkpoints before it are kept; "
+        "start again with a lower optimization.learning_rate or optimization.mixed_precision=no"
+    )
+
+
+def find_non_finite(outputs: list[Any], model: nn.Module) -> str | None:
+    """The first tensor that is not finite, in the order of computation: what a model returns, then gradients."""
+    for output in outputs:
+        posterior = output.posterior
+        tensors = {
+            "posterior mean": None if posterior is None else posterior.mean,
+            "posterior log_scale": None if posterior is None else posterior.log_scale,
+            "latents": output.latents,
+            "rate": output.rate,
+            "distortion": output.distortion,
+            "auxiliary_rate": output.auxiliary_rate,
+        }
+        for name, tensor in tensors.items():
+            if tensor is not None and not bool(tensor.isfinite().all()):
+                return name
+    gradients = ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
+    return next((f"gradient of {name}" for name, grad in gradients if not bool(whole(grad).isfinite().all())), None)
+
+
+def global_means(outputs: list[Any], norms: dict[str, Tensor], accelerator: Accelerator) -> dict[str, float]:
+    """Means over the global batch, in nats a sequence, and the norms of the gradients before clipping."""
+    means = {
+        "distortion_nats": torch.cat([output.distortion for output in outputs]).mean(),
+        "rate_nats": torch.cat([output.rate for output in outputs]).mean(),
+        "committed_rate_nats": torch.cat([output.committed_rate for output in outputs]).mean(),
+    }
+    means["negative_elbo_nats"] = means["rate_nats"] + means["distortion_nats"]
+    if outputs[0].auxiliary_rate is not None:
+        means["auxiliary_rate_nats"] = torch.cat([output.auxiliary_rate for output in outputs]).mean()
+    means["tokens_per_sequence"] = torch.cat([output.mask.sum(1) for output in outputs]).float().mean()
+    means |= {f"{name}_gradient_norm": whole(norm) for name, norm in norms.items()}
+    values = accelerator.reduce(torch.stack([value.detach().float() for value in means.values()]), "mean").tolist()
+    return dict(zip(means, values, strict=True))

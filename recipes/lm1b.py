@@ -1,0 +1,70 @@
+"""Train a text delta-VAE, evaluate it on held-out text, and write its run folder.
+
+accelerate launch recipes/lm1b.py --config quickstart|small|base|FILE [--data builtin|NAME|PATH] [--output-dir DIR]
+    [--resume] [section.key=value ...]
+"""
+
+import argparse
+from pathlib import Path
+
+from delta_vae_lab.configuration import load_config
+from delta_vae_lab.console import one_line_errors
+from delta_vae_lab.data import load_text, tokenize
+from delta_vae_lab.run_folder import RunFolder
+from delta_vae_lab.text_run import HeldoutBound, build_model, run_tokenizer, write_report
+from delta_vae_lab.training import build_accelerator, train
+
+PRESETS = Path(__file__).parent / "configs" / "lm1b"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="quickstart", help="a preset or a YAML file")
+    parser.add_argument("--data", help="builtin, a file or folder of text, or a data set on the Hub")
+    parser.add_argument("--output-dir", type=Path, help="default: runs/lm1b-CONFIG")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
+    parser.add_argument("--debug", action="store_true", help="show where an error was raised")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="e.g. prior.alpha=[0.5,0.9]")
+    return parser.parse_intermixed_args()
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Parse, load, build, train, evaluate, write."""
+    config = load_config(arguments.config, arguments.overrides, PRESETS)
+    config.data.name = arguments.data or config.data.name
+    run = RunFolder(arguments.output_dir or Path("runs") / f"lm1b-{Path(arguments.config).stem}")
+    accelerator = build_accelerator(config, run)
+
+    source = config.data
+    text = load_text(
+        source.name,
+        streaming=source.streaming,
+        config=source.config,
+        revision=source.revision,
+        column=source.column,
+    )
+    if accelerator.is_main_process:
+        run.start(config, arguments.resume)
+    tokenizer = run_tokenizer(config, text, run, accelerator)
+    heldout = tokenize(tokenizer, text.heldout[: config.evaluation.sentences], max_length=config.max_length)
+    batches = text.training_batches(
+        tokenizer,
+        batch_size=config.optimization.batch_size,
+        seed=config.seed,
+        max_length=config.max_length,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
+    model = build_model(config, tokenizer)
+    evaluate = HeldoutBound(heldout, config)
+    model = train(model, batches, config, accelerator, run, evaluate, arguments.resume, text.fingerprint)
+    if accelerator.is_main_process:
+        print(write_report(model, tokenizer, text, heldout, config, run, accelerator))
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    arguments = parse_arguments()
+    with one_line_errors(arguments.debug):
+        main(arguments)
