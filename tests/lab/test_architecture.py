@@ -13,7 +13,7 @@ from delta_vae_lab.data.tokenization import train_tokenizer
 TOKENIZER = train_tokenizer(["a cat sat on a mat"] * 9, 262)
 
 
-def build(max_length: int = 40, **prior: Any) -> DeltaVaeForCausalLM:
+def build(max_length: int = 40, **prior: Any) -> Any:
     config = RunConfig(
         prior=PriorSection(**prior),
         encoder=EncoderSection(hidden_size=8, num_layers=1, num_heads=2, direction="none"),

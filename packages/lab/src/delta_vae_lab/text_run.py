@@ -69,7 +69,7 @@ def write_report(
     run: RunFolder,
     accelerator: Accelerator,
 ) -> str:
-    """Evaluate on all held-out sentences; write model, results.json, figures and samples; give the table and verdict."""
+    """Evaluate on all held-out sentences; write model, results, figures and samples; give the table and verdict."""
     started = time.monotonic()
     settings = config.evaluation
     model.save_pretrained(run.model)
