@@ -170,5 +170,5 @@ def test_accelerate_reads_our_launch_files(file: Path, monkeypatch: pytest.Monke
                 monkeypatch.setenv(name, value)
         plugin = FullyShardedDataParallelPlugin()
         assert plugin.fsdp_version == 2
-        assert plugin.transformer_cls_names_to_wrap == ["SelfAttention", "FeedForward"]
+        assert plugin.transformer_cls_names_to_wrap == ["Block"]
         assert plugin.reshard_after_forward is True

@@ -7,7 +7,7 @@ one on the reversed sequence, so both directions use the same fast causal kernel
 
 # Like every config module: no `from __future__ import annotations`.
 import math
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -99,8 +99,7 @@ class TransformerStack(nn.Module):
         learned = config.positions == "learned"
         self.positions = nn.Embedding(config.max_positions, config.hidden_size) if learned else None
         self.dropout = nn.Dropout(config.dropout)
-        blocks = [Block(config, layer, latent_dim) for layer in range(config.num_layers)]
-        self.blocks: Iterable[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
+        self.blocks = nn.ModuleList(Block(config, layer, latent_dim) for layer in range(config.num_layers))
         self.norm = nn.LayerNorm(config.hidden_size)
 
     def forward(
@@ -124,27 +123,41 @@ class TransformerStack(nn.Module):
                 "shorten it, or build the model with a larger max_positions"
             )
         steps = torch.arange(past, end, device=x.device)
-        rotary = Rotary(steps, self.head_size)
-        reach = Reach(past, causal=self.direction != "none", mask=mask)
-        if latents is None or self.latents_causal:
-            latent_rotary, latent_reach = rotary, Reach(past, causal=True)
-        else:
-            latent_rotary = Rotary(torch.arange(latents.shape[1], device=x.device), self.head_size)
-            latent_reach = Reach(past, causal=False, mask=mask if cache is None else None)
         if self.positions is not None:
             x = x + self.positions(steps)
+        geometry = self._geometry(past, steps, mask, latents, cached=cache is not None)
         x = self.dropout(x)
         for block in self.blocks:
-            x = x + block.attention(block.attention_norm(x), rotary if self.positions is None else None, reach, cache)
-            if latents is not None:
-                seen = cache if self.latents_causal else None
-                x = x + block.latent_attention(block.latent_norm(x), latents, rotary, latent_rotary, latent_reach, seen)
-            x = x + block.mlp(block.mlp_norm(x))
+            x = block(x, geometry, latents, cache)
         return self.norm(x)
+
+    def _geometry(
+        self, past: int, steps: Tensor, mask: Tensor | None, latents: Tensor | None, cached: bool
+    ) -> "Geometry":
+        rotary = Rotary(steps, self.head_size)
+        reach = Reach(past, causal=self.direction != "none", mask=mask)
+        tokens = rotary if self.positions is None else None
+        if latents is None or self.latents_causal:
+            return Geometry(tokens, reach, rotary, rotary, Reach(past, causal=True), cache_latents=True)
+        every = Rotary(torch.arange(latents.shape[1], device=steps.device), self.head_size)
+        latent_reach = Reach(past, causal=False, mask=None if cached else mask)
+        return Geometry(tokens, reach, rotary, every, latent_reach, cache_latents=False)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the steps of one pass stand and what they see; the same for all blocks."""
+
+    rotary: "Rotary | None"
+    reach: "Reach"
+    latent_query_rotary: "Rotary"
+    latent_key_rotary: "Rotary"
+    latent_reach: "Reach"
+    cache_latents: bool
 
 
 class Block(nn.Module):
-    """The layers of one block; `TransformerStack` adds each to the residual stream."""
+    """(B, L, H) -> (B, L, H): attention over the sequence, over the latents if there are any, and an MLP."""
 
     def __init__(self, config: TransformerConfig, layer: int, latent_dim: int) -> None:
         super().__init__()
@@ -157,6 +170,19 @@ class Block(nn.Module):
             self.latent_attention = LatentAttention(config, config.num_layers + layer, latent_dim)
         self.mlp_norm = nn.LayerNorm(hidden)
         self.mlp = FeedForward(config)
+
+    def forward(self, x: Tensor, geometry: Geometry, latents: Tensor | None, cache: Cache | None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), geometry.rotary, geometry.reach, cache)
+        if latents is not None:
+            x = x + self.latent_attention(
+                self.latent_norm(x),
+                latents,
+                geometry.latent_query_rotary,
+                geometry.latent_key_rotary,
+                geometry.latent_reach,
+                cache if geometry.cache_latents else None,
+            )
+        return x + self.mlp(self.mlp_norm(x))
 
 
 class SelfAttention(nn.Module):

@@ -106,54 +106,53 @@ def train(
     start_logging(config, accelerator, run, start)
 
     model.train()
-    bar = tqdm(total=settings.steps, initial=start, disable=not accelerator.is_main_process)
-    for step, (batch, position) in zip(range(start + 1, settings.steps + 1), batches.iterate(origin), strict=False):
-        weight = rate_weight(config.objective, step)
-        factor = learning_rate_factor(step, settings.schedule, settings.warmup_steps, settings.steps)
-        set_learning_rates(optimizer, factor)
+    with tqdm(total=settings.steps, initial=start, disable=not accelerator.is_main_process) as bar:
+        for step, (batch, position) in zip(range(start + 1, settings.steps + 1), batches.iterate(origin), strict=False):
+            weight = rate_weight(config.objective, step)
+            factor = learning_rate_factor(step, settings.schedule, settings.warmup_steps, settings.steps)
+            set_learning_rates(optimizer, factor)
 
-        outputs, loss = [], torch.zeros((), device=accelerator.device)
-        for micro, part in enumerate(micro_batches(batch, settings.accumulation)):
-            mask = part.attention_mask[:, 1:]
-            noise = latent_noise(mask, bare.config.latent_dim, config.seed, step, part.rows).to(accelerator.device)
-            torch.manual_seed(derive_seed(config.seed, "dropout", step, micro, accelerator.process_index))
-            last = micro == settings.accumulation - 1
-            with nullcontext() if last else accelerator.no_sync(model):
-                with accelerator.autocast():
-                    inputs = part.to(accelerator.device)
-                    output = model(inputs.input_ids, inputs.attention_mask, noise=noise)
-                micro_loss = training_loss(output, config.objective, weight) / settings.accumulation
-                accelerator.backward(micro_loss)
-            outputs.append(output)
-            loss += micro_loss.detach()
+            outputs, loss = [], torch.zeros((), device=accelerator.device)
+            for micro, part in enumerate(micro_batches(batch, settings.accumulation)):
+                mask = part.attention_mask[:, 1:]
+                noise = latent_noise(mask, bare.config.latent_dim, config.seed, step, part.rows).to(accelerator.device)
+                torch.manual_seed(derive_seed(config.seed, "dropout", step, micro, accelerator.process_index))
+                last = micro == settings.accumulation - 1
+                with nullcontext() if last else accelerator.no_sync(model):
+                    with accelerator.autocast():
+                        inputs = part.to(accelerator.device)
+                        output = model(inputs.input_ids, inputs.attention_mask, noise=noise)
+                    micro_loss = training_loss(output, config.objective, weight) / settings.accumulation
+                    accelerator.backward(micro_loss)
+                outputs.append(output)
+                loss += micro_loss.detach()
 
-        accelerator.unscale_gradients()
-        norms = {name: gradient_norm(group) for name, group in parameters.items()}
-        check_finite(step, loss, norms, outputs, bare, accelerator)
-        clip_gradients(parameters, norms, settings.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        if polyak is not None:
-            polyak.update_parameters(bare)
+            accelerator.unscale_gradients()
+            norms = {name: gradient_norm(group) for name, group in parameters.items()}
+            check_finite(step, loss, norms, outputs, bare, accelerator)
+            clip_gradients(parameters, norms, settings.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            if polyak is not None:
+                polyak.update_parameters(bare)
 
-        bar.update()
-        if is_due(step, config.log_every):
-            metrics = {"step": step, "epoch": position["epoch"], "learning_rate": factor * settings.learning_rate}
-            metrics |= {"rate_weight": weight} | global_means(outputs, norms, accelerator)
-            bar.set_postfix({name: f"{metrics[name]:.2f}" for name in BAR})
-            log(metrics, accelerator, run)
-        if evaluate is not None and is_due(step, config.evaluation.every):
-            log({"step": step, **evaluate(averaged, step)}, accelerator, run)
-            model.train()
-        if is_due(step, config.checkpoint.every) or step == settings.steps:
-            save_checkpoint(
-                run.checkpoints,
-                Progress(step, gather_object([position]), fingerprint),
-                accelerator,
-                polyak,
-                keep=config.checkpoint.keep,
-            )
-    bar.close()
+            bar.update()
+            if is_due(step, config.log_every):
+                metrics = {"step": step, "epoch": position["epoch"], "learning_rate": factor * settings.learning_rate}
+                metrics |= {"rate_weight": weight} | global_means(outputs, norms, accelerator)
+                bar.set_postfix({name: f"{metrics[name]:.2f}" for name in BAR})
+                log(metrics, accelerator, run)
+            if evaluate is not None and is_due(step, config.evaluation.every):
+                log({"step": step, **evaluate(averaged, step)}, accelerator, run)
+                model.train()
+            if is_due(step, config.checkpoint.every) or step == settings.steps:
+                save_checkpoint(
+                    run.checkpoints,
+                    Progress(step, gather_object([position]), fingerprint),
+                    accelerator,
+                    polyak,
+                    keep=config.checkpoint.keep,
+                )
     return averaged.eval()
 
 

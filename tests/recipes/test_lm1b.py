@@ -1,0 +1,238 @@
+"""The LM1B recipe as a user runs it: its run folder, its errors, and the code of the README on what it wrote."""
+
+import importlib.util
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+import yaml
+
+from delta_vae import DeltaVaeForCausalLM
+from delta_vae_lab.configuration import load_config
+from delta_vae_lab.report import render
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "encoder.hidden_size=16",
+    "encoder.num_layers=1",
+    "decoder.hidden_size=16",
+    "decoder.num_layers=1",
+    "tokenizer.vocab_size=300",
+    "max_length=400",
+    "optimization.steps=6",
+    "optimization.batch_size=8",
+    "evaluation.every=3",
+    "evaluation.sentences=24",
+    "evaluation.importance_samples=2",
+    "log_every=2",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs/lm1b-quickstart, which the README's command wrote there, made tiny."""
+    place = tmp_path_factory.mktemp("place")
+    command = [sys.executable, "-m", "accelerate.commands.launch", str(ROOT / "recipes/lm1b.py")]
+    finished = subprocess.run(
+        [*command, "--config", "quickstart", *TINY], cwd=place, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    (place / "stdout.txt").write_text(finished.stdout)
+    return place
+
+
+def test_the_run_folder_is_complete(place: Path) -> None:
+    run = place / "runs/lm1b-quickstart"
+    assert {path.name for path in run.iterdir()} == {
+        "checkpoints",
+        "config.yaml",
+        "figures",
+        "metrics.jsonl",
+        "model",
+        "results.json",
+        "samples",
+        "trackers",
+    }
+    assert yaml.safe_load((run / "config.yaml").read_text())["optimization"]["steps"] == 6
+    assert {path.stem for path in (run / "figures").glob("*.png")} == {
+        "rate_by_position",
+        "rate_by_step_and_dimension",
+        "training",
+    }
+    assert {path.stem for path in (run / "samples").iterdir()} == {
+        "interpolations",
+        "reconstructions",
+        "samples_auxiliary",
+        "samples_prior",
+    }
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [2, 3, 4, 6, 6]
+
+
+def test_results_say_what_was_measured_and_how(place: Path) -> None:
+    results = json.loads((place / "runs/lm1b-quickstart/results.json").read_text())
+    assert results["data"]["name"] == "cpython-language-reference"
+    assert len(results["data"]["heldout"]["sha256"]) == 64
+    assert results["seed"] == 0
+    assert "lm1b.py --config quickstart" in results["command"]
+    metrics = results["metrics"]
+    assert metrics["sentences"] == 24
+    estimates = [name for name in metrics if f"{name}_stderr" in metrics]
+    assert {
+        "rate_nats",
+        "slack_nats",
+        "auxiliary_rate_nats",
+        "distortion_nats",
+        "negative_elbo_nats",
+        "importance_weighted_nll_nats",
+        "mutual_information_nats",
+        "shuffle_gap_nats",
+        "perplexity_per_token",
+        "perplexity_per_word",
+    } <= set(estimates)
+    assert metrics["smallest_batch_slack_nats"] > -1e-3
+    assert metrics["rate_nats"] + metrics["distortion_nats"] == pytest.approx(metrics["negative_elbo_nats"])
+    assert math.log(metrics["perplexity_per_token"]) == pytest.approx(metrics["nats_per_token"])
+
+
+def test_it_ends_with_a_table_and_a_plain_sentence(place: Path) -> None:
+    printed = (place / "stdout.txt").read_text()
+    assert re.search(r"rate, training prior +\d", printed)
+    assert re.search(r"^(Collapsed|Not collapsed): .* nats", printed, re.MULTILINE)
+
+
+def test_the_codes_of_the_readme_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    namespace: dict = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert isinstance(namespace["model"], DeltaVaeForCausalLM)
+
+
+def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
+    document = (ROOT / "README.md").read_text()
+    assert render(document, ROOT) == document
+
+
+def test_every_preset_is_a_valid_config() -> None:
+    presets = ROOT / "recipes/configs/lm1b"
+    names = {path.stem for path in presets.glob("*.yaml")}
+    assert names == {"base", "quickstart", "small"}
+    for name in names:
+        load_config(name, presets=presets)
+
+
+@pytest.fixture(scope="module")
+def recipe() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("recipe_lm1b", ROOT / "recipes/lm1b.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "quikstart"], "config 'quikstart': is neither a file nor a preset; did you mean 'quickstart'"),
+        (["encoder.hiden_size=4"], "unknown key 'encoder.hiden_size'; did you mean 'encoder.hidden_size'"),
+        (["optimization.steps=many"], "optimization.steps"),
+        (["optimization.learning_rate=-1"], "optimization.learning_rate=-1.0: must be greater than 0"),
+        (["prior.alpha=[0.5]"], "has 1 values for prior.latent_dim=2"),
+        (["prior.alpha=[0.5,1.5]"], "alpha=1.5: must be inside (-1, 1)"),
+        (["prior.alpha=null", "prior.committed_bits=400", "prior.steps=4"], "needs alpha="),
+        (["encoder.num_heads=5"], "hidden_size=16: use a multiple of num_heads=5"),
+        (["max_length=5"], "more than max_length=5 tokens; set max_length to"),
+        (["tokenizer.vocab_size=9000"], "vocab_size=9000 is more than the training text yields"),
+        (["optimization.batch_size=5000"], "training sentences"),
+        (["--data", "./no-such-file.txt"], "no-such-file.txt"),
+        (["--data", "EMPTY"], "EMPTY"),
+        (["--data", "BINARY"], "BINARY"),
+        (["tracker=no-such-tracker"], "no-such-tracker"),
+        (["optimization.learning_rate=1e30", "optimization.max_grad_norm=0"], "is not finite"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_a_user_gets_wrong_is_one_line(
+    recipe: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "EMPTY", b"")
+    write(tmp_path / "BINARY", b"PK\x03\x04\x00\x00\xff\xfe" * 50)
+    overrides = [*TINY, *(argument for argument in arguments if "=" in argument)]
+    options = [argument for argument in arguments if "=" not in argument]
+    monkeypatch.setattr(sys, "argv", ["lm1b.py", *options, *overrides])
+    parsed = recipe.parse_arguments()
+    with pytest.raises(SystemExit) as stopped, recipe.one_line_errors():
+        recipe.main(parsed)
+    assert stopped.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(
+    recipe: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    before = (place / "runs/lm1b-quickstart/results.json").read_bytes()
+    monkeypatch.setattr(sys, "argv", ["lm1b.py", *TINY])
+    with pytest.raises(SystemExit), recipe.one_line_errors():
+        recipe.main(recipe.parse_arguments())
+    assert "already holds a run: add --resume" in capsys.readouterr().err
+    assert (place / "runs/lm1b-quickstart/results.json").read_bytes() == before
+
+
+def test_the_model_folder_loads_and_reconstructs_without_the_lab(place: Path) -> None:
+    script = (
+        "import sys, delta_vae\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "folder = 'runs/lm1b-quickstart/model'\n"
+        "model = AutoModelForCausalLM.from_pretrained(folder)\n"
+        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+        "batch = tokenizer(['a sentence', 'and another one'], return_tensors='pt', padding=True)\n"
+        "ids = model.reconstruct(batch.input_ids, batch.attention_mask)\n"
+        "assert len(tokenizer.batch_decode(ids)) == 2\n"
+        "assert not {'datasets', 'delta_vae_lab'} & set(sys.modules), 'the training stack was loaded'\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", script], cwd=place, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_the_reported_distortion_is_that_of_the_saved_model(place: Path) -> None:
+    """The weights on disk, evaluated again by hand, give the figures of results.json."""
+    from transformers import AutoTokenizer
+
+    from delta_vae_lab.data import heldout_batches, load_text, tokenize
+    from delta_vae_lab.randomness import latent_noise
+
+    folder = place / "runs/lm1b-quickstart"
+    model = DeltaVaeForCausalLM.from_pretrained(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    metrics = json.loads((folder / "results.json").read_text())["metrics"]
+    heldout = tokenize(tokenizer, load_text("builtin").heldout[:24])
+    rates = []
+    for batch in heldout_batches(heldout, 5, tokenizer.pad_token_id):
+        noise = latent_noise(batch.attention_mask[:, 1:], 2, 0, 0, batch.rows)
+        with torch.no_grad():
+            rates += model(batch.input_ids, batch.attention_mask, noise=noise).rate.tolist()
+    assert metrics["rate_nats"] == pytest.approx(sum(rates) / 24, rel=1e-5)
