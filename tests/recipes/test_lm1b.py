@@ -202,6 +202,55 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(
     assert (place / "runs/lm1b-quickstart/results.json").read_bytes() == before
 
 
+def test_a_streamed_run_goes_on_where_it_ended(
+    recipe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps and then two more give the metrics and weights of four at once."""
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "the",
+        "cat",
+        "sat",
+        "on",
+        "a",
+        "mat",
+        "and",
+        "then",
+        "it",
+        "ran",
+        "to",
+        "the",
+        "big",
+        "red",
+        "house",
+        "of",
+        "mice",
+    ]
+    (tmp_path / "text").mkdir()
+    for shard in range(3):
+        lines = (" ".join(words[i % 15 : i % 15 + 3 + i % 7]) for i in range(shard, 60, 2))
+        (tmp_path / "text" / f"train-{shard}.txt").write_text("\n".join(lines))
+    (tmp_path / "text" / "heldout.txt").write_text("the cat sat\non a mat\nand then it ran")
+    settings = [
+        *TINY,
+        "data.streaming=true",
+        "tokenizer.vocab_size=262",
+        "optimization.schedule=constant",
+        "tracker=none",
+    ]
+
+    def run(folder: str, steps: int, *more: str) -> None:
+        arguments = ["--data", "text", "--output-dir", folder, *more, *settings, f"optimization.steps={steps}"]
+        monkeypatch.setattr(sys, "argv", ["lm1b.py", *arguments, "checkpoint.every=2", "log_every=1"])
+        recipe.main(recipe.parse_arguments())
+
+    run("whole", 4)
+    run("parts", 2)
+    run("parts", 4, "--resume")
+    for name in ("metrics.jsonl", "model/model.safetensors", "checkpoints/step-00000004/optimizer.bin"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
 def test_the_model_folder_loads_and_reconstructs_without_the_lab(place: Path) -> None:
     script = (
         "import sys, delta_vae\n"
