@@ -15,6 +15,7 @@ from delta_vae_lab.text_run import HeldoutBound, build_model, run_tokenizer, wri
 from delta_vae_lab.training import build_accelerator, train
 
 PRESETS = Path(__file__).parent / "configs" / "lm1b"
+CARD = Path(__file__).parents[1] / "hub_cards" / "text.md.j2"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -60,7 +61,7 @@ def main(arguments: argparse.Namespace) -> None:
     evaluate = HeldoutBound(heldout, config)
     model = train(model, batches, config, accelerator, run, evaluate, arguments.resume, text.fingerprint)
     if accelerator.is_main_process:
-        print(write_report(model, tokenizer, text, heldout, config, run, accelerator))
+        print(write_report(model, tokenizer, text, heldout, config, run, accelerator, CARD))
     accelerator.end_training()
 
 

@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 
 from delta_vae import DeltaVaeForCausalLM
 from delta_vae_lab.configuration import load_config
@@ -115,6 +116,20 @@ def test_the_codes_of_the_readme_run(place: Path, monkeypatch: pytest.MonkeyPatc
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
     assert isinstance(namespace["model"], DeltaVaeForCausalLM)
+
+
+def test_the_card_says_what_results_say_and_its_code_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    card = ModelCard.load(place / "runs/lm1b-quickstart/model/README.md")
+    results = json.loads((place / "runs/lm1b-quickstart/results.json").read_text())
+    assert card.data.library_name == "transformers"
+    listed = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert listed["rate_nats"] == results["metrics"]["rate_nats"]
+    assert results["commit"] is None or results["commit"] in card.text
+    assert re.search(r"\*\*Is it collapsed\?\*\* (Collapsed|Not collapsed)", card.text)
+    assert "{{" not in card.text
+    (code,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    exec(compile(code, "card", "exec"), {})
 
 
 def test_the_tables_of_the_readme_are_those_of_the_results() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from delta_vae import DeltaVaeForCausalLM
 from delta_vae_lab.architecture import model_config
+from delta_vae_lab.cards import write_card
 from delta_vae_lab.configuration import RunConfig
 from delta_vae_lab.data import TextSplits, TokenizedText, heldout_batches, load_tokenizer, train_tokenizer, word_count
 from delta_vae_lab.evaluation import evaluate_bound, evaluate_text
@@ -68,8 +70,9 @@ def write_report(
     config: RunConfig,
     run: RunFolder,
     accelerator: Accelerator,
+    card: Path,
 ) -> str:
-    """Evaluate on all held-out sentences; write model, results, figures and samples; give the table and verdict."""
+    """Evaluate on all held-out sentences, write everything, and give the table and verdict; `card` is a template."""
     started = time.monotonic()
     settings = config.evaluation
     model.save_pretrained(run.model)
@@ -89,6 +92,7 @@ def write_report(
     }
     device = describe_device(accelerator.device, accelerator.num_processes)
     run.write_results(metrics, config, device, {"name": text.name, **text.fingerprint})
+    write_card(run, card)
     profile = rate_profile(model, measure(model, batches, config.seed)) if model.prior is not None else None
     write_figures(run.figures, run.metrics(), profile, data=text.name, seed=config.seed)
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "samples"))

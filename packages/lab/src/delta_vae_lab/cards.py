@@ -1,0 +1,54 @@
+"""The model card that lies beside the weights, rendered from a template and results.json alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from delta_vae_lab.run_folder import RunFolder
+from delta_vae_lab.verdict import render_table, verdict
+
+# What the Hub lists of a model: the bound that a user would compare, and what its latents are used for.
+_LISTED = {
+    "nats_per_token": "Negative ELBO, nats a token",
+    "auxiliary_nats_per_token": "Negative ELBO against the auxiliary prior, nats a token",
+    "perplexity_per_word": "Perplexity a word (bound)",
+    "rate_nats": "Rate, nats a sentence",
+    "committed_rate_nats": "Committed rate, nats a sentence",
+    "shuffle_gap_nats": "Shuffle gap, nats a sentence",
+}
+
+
+def write_card(run: RunFolder, template: Path) -> None:
+    """Write README.md into the run's model folder."""
+    results = json.loads(run.results_file.read_text(encoding="utf-8"))
+    metrics, data = results["metrics"], results["data"]
+    listed = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=data["name"],
+            dataset_name=data["name"],
+            metric_type=name,
+            metric_name=label,
+            metric_value=float(metrics[name]),
+        )
+        for name, label in _LISTED.items()
+        if name in metrics
+    ]
+    card = ModelCard.from_template(
+        ModelCardData(
+            library_name="transformers",
+            pipeline_tag="text-generation",
+            tags=["delta-vae", "variational-autoencoder", "representation-learning"],
+            model_name=results["run"],
+            eval_results=listed,
+        ),
+        template_path=str(template),
+        location=str(run.model),
+        table=render_table(metrics, data=data["name"], seed=results["seed"]),
+        verdict=verdict(metrics),
+        **results,
+    )
+    card.save(run.model / "README.md")
