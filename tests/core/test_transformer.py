@@ -13,7 +13,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import StaticLayer
 
 from delta_vae_core import TransformerConfig, TransformerPreTrainedModel, TransformerStack, checked, lengths_to_mask
-from delta_vae_core.transformer import LatentAttention, Reach, ResidualLinear, Rotary, SelfAttention
+from delta_vae_core.transformer import AttentionLayout, LatentAttention, ResidualLinear, Rotary, SelfAttention
 
 B, L, H, D, HEADS, LAYERS = 3, 6, 8, 3, 2, 2
 
@@ -105,7 +105,7 @@ def test_no_step_that_counts_sees_a_padded_latent(latent_attention: str) -> None
     length = 4
     mask = lengths_to_mask(torch.tensor([length]), L)
     run, x = stack(latent_dim=D, latent_attention=latent_attention), randn(1, L, H)
-    found = seen(lambda z: run(x, mask, latents=z), randn(1, L, D))
+    found = seen(lambda z: run(x, mask, latents=z, latent_mask=mask), randn(1, L, D))
     expected = reach_of("causal" if latent_attention == "causal" else "none", length)
     assert torch.equal(found[:length, :length], expected)
     assert not found[:length, length:].any()
@@ -146,7 +146,8 @@ def test_padding_never_changes_what_counts(
     mask = lengths_to_mask(torch.tensor(lengths))
     x, z = randn(B, L, H), randn(B, L, D, seed=1) if latent_dim else None
     padding = ~mask[..., None]
-    together = run(x.masked_fill(padding, 1e3), mask, None if z is None else z.masked_fill(padding, 1e3))
+    latents = None if z is None else z.masked_fill(padding, 1e3)
+    together = run(x.masked_fill(padding, 1e3), mask, latents, latent_mask=mask)
     for row, n in enumerate(lengths):
         alone = run(x[row : row + 1, :n], latents=None if z is None else z[row : row + 1, :n])
         torch.testing.assert_close(together[row, :n], alone[0])
@@ -238,7 +239,8 @@ def test_rotary_self_attention_by_hand() -> None:
     torch.manual_seed(0)
     layer = SelfAttention(StackConfig(), 0).double()
     x = randn(B, L, H)
-    found = layer(x, Rotary(torch.arange(L), H // HEADS), Reach(0, causal=True), None)
+    rotary = Rotary(torch.arange(L), H // HEADS)
+    found = layer(x, AttentionLayout(rotary, rotary, 0, causal=True), None)
     q, k, v = layer.qkv(x).chunk(3, -1)
     expected = layer.output(attend_by_hand(q, k, v, reach_of("causal")))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)  # our angles are float32
@@ -249,7 +251,7 @@ def test_rotary_latent_attention_by_hand() -> None:
     layer = LatentAttention(StackConfig(), LAYERS, D).double()
     x, z = randn(B, L, H), randn(B, L, D, seed=1)
     rotary = Rotary(torch.arange(L), H // HEADS)
-    found = layer(x, z, rotary, rotary, Reach(0, causal=True), None)
+    found = layer(x, z, AttentionLayout(rotary, rotary, 0, causal=True), None)
     k, v = layer.key_value(z).chunk(2, -1)
     expected = layer.output(attend_by_hand(layer.query(x), k, v, reach_of("causal")))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)

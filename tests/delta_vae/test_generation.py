@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from delta_vae import DeltaVaeForCausalLM, spherical_interpolation
 
@@ -87,6 +88,7 @@ def test_one_z_can_be_decoded_many_times_and_searched_by_beams(build_model: Buil
         ({"latents": torch.zeros(1, 3, 3), "max_new_tokens": 10}, r"3 latents for 10 steps: .* at most 3 new tokens"),
         ({"input_ids": torch.zeros(1, 5, dtype=torch.long), "max_length": 5}, r"prompt of 5 tokens leaves 0"),
         ({"num_sequences": 1, "max_new_tokens": 40}, r"is over max_positions=32"),
+        ({"input_ids": torch.tensor([[0, 5, 1]]), "max_new_tokens": 3}, r"prompt ends with EOS"),
         (
             {"input_ids": torch.zeros(1, 3, dtype=torch.long), "attention_mask": torch.tensor([[0, 1, 1]])},
             r"attention_mask with zeros: prompts of different lengths",
@@ -106,6 +108,43 @@ def test_reconstruction_decodes_the_posterior_mean(build_model: Build, batch: tu
     assert rebuilt[0, : len(longest)].tolist() == longest.tolist()
     sampled = model.reconstruct(input_ids, mask, sample=True, generator=torch.Generator().manual_seed(0))
     assert sampled.shape[0] == len(input_ids)
+
+
+@pytest.mark.parametrize("variant", [{}, {"direction": "none", "latent_attention": "full"}], ids=str)
+def test_a_reconstruction_does_not_depend_on_its_batch(
+    build_model: Build, batch: tuple[Tensor, Tensor, Tensor], variant: dict
+) -> None:
+    model = build_model(**variant)
+    input_ids, mask, _ = batch
+    together = model.reconstruct(input_ids, mask, generator=torch.Generator().manual_seed(0))
+    for ids, row, n in zip(input_ids, together, mask.sum(1).tolist(), strict=True):
+        alone = model.reconstruct(ids[None, :n])[0]
+        assert row[: len(alone)].tolist() == alone.tolist()
+
+
+def test_a_generation_config_says_how_long(build_model: Build) -> None:
+    model = build_model()
+    model.generation_config.eos_token_id = None
+    assert model.generate(generation_config=GenerationConfig(max_length=5, do_sample=False)).shape == (1, 5)
+    assert model.generate(generation_config=GenerationConfig(max_new_tokens=5, do_sample=False)).shape == (1, 6)
+
+
+def test_padding_after_the_end_does_not_change_an_interpolation(build_model: Build) -> None:
+    model = build_model()
+    first, second = torch.tensor([0, 5, 6, 1]), torch.tensor([0, 7, 1])
+    padded = torch.tensor([0, 7, 1, 2, 2])
+    paths = [model.interpolate(first, ids, generator=torch.Generator().manual_seed(0)) for ids in (second, padded)]
+    assert paths[0].tolist() == paths[1].tolist()
+
+
+def test_a_cache_can_be_asked_for_step_by_step(build_model: Build) -> None:
+    model = build_model()
+    latents = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([[0, 5, 6, 7, 8, 9]])
+    whole = model(tokens, latents=latents).logits
+    first = model(tokens[:, :4], latents=latents[:, :4], use_cache=True)
+    rest = model(tokens[:, 4:], latents=latents[:, 4:], past_key_values=first.past_key_values)
+    torch.testing.assert_close(torch.cat((first.logits, rest.logits), 1), whole, atol=1e-5, rtol=1e-4)
 
 
 def test_an_interpolation_ends_at_the_two_reconstructions(

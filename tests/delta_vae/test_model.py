@@ -89,15 +89,24 @@ def test_the_rate_never_falls_below_the_committed_rate(model: DeltaVaeForCausalL
         assert (output.kl[~output.mask] == 0).all()
 
 
-def test_the_auxiliary_prior_is_trained_alone(build_model: Build, batch: Batch) -> None:
+def test_the_auxiliary_rate_reaches_the_auxiliary_prior_alone(build_model: Build, batch: Batch) -> None:
     model = build_model()
     bound(model, batch).auxiliary_rate.mean().backward()
     touched = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert touched == {"auxiliary_prior"}
-    model.zero_grad(set_to_none=True)
-    bound(model, batch).loss.backward()
-    untouched = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is None}
-    assert untouched == {"auxiliary_prior"}
+
+
+def test_the_loss_trains_the_auxiliary_prior_and_is_the_same_with_or_without(build_model: Build, batch: Batch) -> None:
+    model = build_model()
+    output = bound(model, batch)
+    assert output.loss.item() == pytest.approx((output.rate + output.distortion).mean().item())
+    output.loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    output = bound(model, batch)
+    ((output.rate + output.distortion).mean() + output.auxiliary_rate.mean()).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, msg=name)
 
 
 def test_without_noise_the_generator_decides(build_model: Build, batch: Batch) -> None:
@@ -109,6 +118,32 @@ def test_without_noise_the_generator_decides(build_model: Build, batch: Batch) -
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_noise_of_another_shape_and_unknown_arguments_are_refused(build_model: Build, batch: Batch) -> None:
+    model = build_model()
+    with pytest.raises(ValueError, match=r"noise of shape \(1, 8, 3\): z needs \(4, 8, 3\)"):
+        model(batch[0], batch[1], noise=batch[2][:1])
+    with pytest.raises(TypeError, match="attention_masks"):
+        model(batch[0], attention_masks=batch[1])
+    with pytest.raises(ValueError, match="return_dict=False"):
+        model(batch[0], batch[1], return_dict=False)
+
+
+def test_embeddings_of_encoder_and_decoder_are_resized_together(build_model: Build, batch: Batch) -> None:
+    model = build_model()
+    before = bound(model, batch).rate
+    model.resize_token_embeddings(30)
+    assert model.config.encoder.vocab_size == model.config.decoder.vocab_size == 30
+    assert model.decoder.head.weight.shape == (30, 16)
+    torch.testing.assert_close(bound(model, batch).rate, before)
+
+
+def test_a_variant_loads_as_it_was_saved(build_model: Build, batch: Batch, tmp_path: Path) -> None:
+    model = build_model()
+    model.save_pretrained(tmp_path, variant="first")
+    loaded = DeltaVaeForCausalLM.from_pretrained(tmp_path, variant="first")
+    assert torch.equal(bound(loaded, batch).loss, bound(model, batch).loss)
 
 
 def test_rates_are_float32_under_autocast(build_model: Build, batch: Batch) -> None:
@@ -150,6 +185,10 @@ def test_nested_settings_can_be_overridden_on_loading(build_model: Build, tmp_pa
     ("config", "message"),
     [
         ({"prior": {"latent_dim": 5}, "decoder": {"latent_dim": 4}}, r"prior.latent_dim=5 and decoder.latent_dim=4"),
+        (
+            {"encoder": {"vocab_size": 9}, "decoder": {"vocab_size": 8}},
+            r"encoder.vocab_size=9 and decoder.vocab_size=8",
+        ),
         ({"prior": {"model_type": "my_prior"}}, r"prior.model_type='my_prior' is not registered: import the package"),
         ({"prior": {"model_type": "delta_vae_ar1_prior", "alfa": 0.5}}, r"unknown key 'alfa'; did you mean 'alpha'"),
         ({"priors": {}}, r"unknown key 'priors'; did you mean 'prior'"),

@@ -145,9 +145,10 @@ def test_an_auxiliary_prior_in_bfloat16_answers_in_float32(
 ) -> None:
     """Its weights are cast with the model; densities and KL are taken in float32 of what the LSTM says."""
     torch.manual_seed(0)
-    prior = ALL_PRIORS["auxiliary"]()
+    prior = AuxiliaryPrior(AuxiliaryPriorConfig(latent_dim=D, hidden_size=5)).eval()
     exact = answers(prior, z, posterior, mask)
     nn.ModuleDict({"prior": prior}).to(torch.bfloat16)
+    assert prior(z).mean.dtype == prior(z).log_scale.dtype == torch.float32
     for found, expected in zip(answers(prior, z, posterior, mask), exact, strict=True):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)

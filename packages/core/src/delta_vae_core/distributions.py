@@ -11,7 +11,7 @@ from torch import Tensor
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # `==` of tensors is elementwise
 class DiagonalGaussian:
     """N(mean, exp(log_scale)^2), independent over all elements; both parameters have one shape, often (B, T, D)."""
 

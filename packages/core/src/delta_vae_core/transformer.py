@@ -103,17 +103,25 @@ class TransformerStack(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, latents: Tensor | None = None, cache: Cache | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        latents: Tensor | None = None,
+        latent_mask: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
-        """`mask` (B, L) says what counts; `latents` (B, T, D); `cache` holds keys and values of the steps before x."""
+        """`mask` (B, L) and, for full attention over latents (B, T, D), `latent_mask` (B, T) say what counts.
+
+        `cache` holds the keys and values of the steps before x.
+        """
         if self.direction == "anticausal":
             assert latents is None, "an anti-causal stack encodes; it has no latents to attend to"
             assert cache is None, "an anti-causal stack takes the whole sequence at once"
-            return flip(self._run(flip(x, mask)), mask)
-        return self._run(x, mask, latents, cache)
+            return flip(self._run(flip(x, mask), mask, None, None, None), mask)
+        return self._run(x, mask, latents, latent_mask, cache)
 
     def _run(
-        self, x: Tensor, mask: Tensor | None = None, latents: Tensor | None = None, cache: Cache | None = None
+        self, x: Tensor, mask: Tensor | None, latents: Tensor | None, latent_mask: Tensor | None, cache: Cache | None
     ) -> Tensor:
         past = int(cache.get_seq_length()) if cache is not None else 0
         end = past + x.shape[1]
@@ -123,37 +131,21 @@ class TransformerStack(nn.Module):
                 "shorten it, or build the model with a larger max_positions"
             )
         steps = torch.arange(past, end, device=x.device)
+        rotary = Rotary(steps, self.head_size)
         if self.positions is not None:
             x = x + self.positions(steps)
-        geometry = self._geometry(past, steps, mask, latents, cached=cache is not None)
+            own = AttentionLayout(None, None, past, self.direction != "none", mask)
+        else:
+            own = AttentionLayout(rotary, rotary, past, self.direction != "none", mask)
+        if latents is None or self.latents_causal:
+            over_latents, latent_cache = AttentionLayout(rotary, rotary, past, causal=True), cache
+        else:
+            every = Rotary(torch.arange(latents.shape[1], device=x.device), self.head_size)
+            over_latents, latent_cache = AttentionLayout(rotary, every, past, causal=False, mask=latent_mask), None
         x = self.dropout(x)
         for block in self.blocks:
-            x = block(x, geometry, latents, cache)
+            x = block(x, own, cache, latents, over_latents, latent_cache)
         return self.norm(x)
-
-    def _geometry(
-        self, past: int, steps: Tensor, mask: Tensor | None, latents: Tensor | None, cached: bool
-    ) -> "Geometry":
-        rotary = Rotary(steps, self.head_size)
-        reach = Reach(past, causal=self.direction != "none", mask=mask)
-        tokens = rotary if self.positions is None else None
-        if latents is None or self.latents_causal:
-            return Geometry(tokens, reach, rotary, rotary, Reach(past, causal=True), cache_latents=True)
-        every = Rotary(torch.arange(latents.shape[1], device=steps.device), self.head_size)
-        latent_reach = Reach(past, causal=False, mask=None if cached else mask)
-        return Geometry(tokens, reach, rotary, every, latent_reach, cache_latents=False)
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where the steps of one pass stand and what they see; the same for all blocks."""
-
-    rotary: "Rotary | None"
-    reach: "Reach"
-    latent_query_rotary: "Rotary"
-    latent_key_rotary: "Rotary"
-    latent_reach: "Reach"
-    cache_latents: bool
 
 
 class Block(nn.Module):
@@ -171,17 +163,18 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(hidden)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, geometry: Geometry, latents: Tensor | None, cache: Cache | None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), geometry.rotary, geometry.reach, cache)
+    def forward(
+        self,
+        x: Tensor,
+        own: "AttentionLayout",
+        cache: Cache | None,
+        latents: Tensor | None,
+        over_latents: "AttentionLayout",
+        latent_cache: Cache | None,
+    ) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), own, cache)
         if latents is not None:
-            x = x + self.latent_attention(
-                self.latent_norm(x),
-                latents,
-                geometry.latent_query_rotary,
-                geometry.latent_key_rotary,
-                geometry.latent_reach,
-                cache if geometry.cache_latents else None,
-            )
+            x = x + self.latent_attention(self.latent_norm(x), latents, over_latents, latent_cache)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -197,13 +190,12 @@ class SelfAttention(nn.Module):
         self.output = ResidualLinear(config.hidden_size, config.hidden_size)
         self.residual_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotary: "Rotary | None", reach: "Reach", cache: Cache | None) -> Tensor:
+    def forward(self, x: Tensor, layout: "AttentionLayout", cache: Cache | None) -> Tensor:
         q, k, v = (split_heads(part, self.num_heads) for part in self.qkv(x).chunk(3, dim=-1))
-        if rotary is not None:
-            q, k = rotary(q), rotary(k)
+        q, k = layout.rotate(q, k)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
-        attended = reach.attend(q, k, v, self.dropout if self.training else 0.0)
+        attended = layout.attend(q, k, v, self.dropout if self.training else 0.0)
         return self.residual_dropout(self.output(merge_heads(attended)))
 
 
@@ -220,21 +212,13 @@ class LatentAttention(nn.Module):
         self.output = ResidualLinear(config.hidden_size, config.hidden_size)
         self.residual_dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self,
-        x: Tensor,
-        latents: Tensor,
-        rotary: "Rotary",
-        latent_rotary: "Rotary",
-        reach: "Reach",
-        cache: Cache | None,
-    ) -> Tensor:
-        q = rotary(split_heads(self.query(x), self.num_heads))
+    def forward(self, x: Tensor, latents: Tensor, layout: "AttentionLayout", cache: Cache | None) -> Tensor:
+        q = split_heads(self.query(x), self.num_heads)
         k, v = (split_heads(part, self.num_heads) for part in self.key_value(latents).chunk(2, dim=-1))
-        k = latent_rotary(k)
+        q, k = layout.rotate(q, k)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
-        attended = reach.attend(q, k, v, self.dropout if self.training else 0.0)
+        attended = layout.attend(q, k, v, self.dropout if self.training else 0.0)
         return self.residual_dropout(self.output(merge_heads(attended)))
 
 
@@ -252,13 +236,24 @@ class FeedForward(nn.Module):
         return self.dropout(self.output(F.gelu(self.inner(x), approximate="tanh")))
 
 
-class Reach:
-    """Which keys a query sees: those up to its own step (causal) or all that `mask` (B, keys) counts."""
+@dataclass(frozen=True)
+class AttentionLayout:
+    """Where queries and keys stand, and which keys a query sees: those up to its own step, or all that `mask` counts.
 
-    def __init__(self, past: int, causal: bool, mask: Tensor | None = None) -> None:
-        self.past = past
-        self.causal = causal
-        self.mask = mask
+    `past` steps came before the queries; `mask` (B, keys) matters where attention is not causal.
+    """
+
+    query_rotary: "Rotary | None"
+    key_rotary: "Rotary | None"
+    past: int
+    causal: bool
+    mask: Tensor | None = None
+
+    def rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys with their positions in them; as they are where positions are learned."""
+        if self.query_rotary is None or self.key_rotary is None:
+            return q, k
+        return self.query_rotary(q), self.key_rotary(k)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         """Scaled dot-product attention, (B, heads, L, head size)."""

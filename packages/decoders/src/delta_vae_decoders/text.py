@@ -79,21 +79,21 @@ class TextDecoder(TransformerPreTrainedModel):
     def forward(self, x: Tensor, latents: Tensor | None = None, mask: Tensor | None = None) -> CategoricalLikelihood:
         """The likelihood of the tokens x (B, L), mask (B, L): it reads BOS and x up to the last but one."""
         start = x.new_full((x.shape[0], 1), self.config.bos_token_id)
-        return self.read(torch.cat((start, x[:, :-1]), dim=1), latents, mask)
+        return self.read(torch.cat((start, x[:, :-1]), dim=1), latents, latent_mask=mask)
 
     def read(
         self,
         tokens: Tensor | None = None,
         latents: Tensor | None = None,
-        mask: Tensor | None = None,
+        latent_mask: Tensor | None = None,
         cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         last: int = 0,
     ) -> CategoricalLikelihood:
         """What follows each of `tokens` (B, L), the first of them BOS; or `tokens` follow what `cache` holds.
 
-        `latents`: one for each of `tokens` where the attention over them is causal, else all of them. `last` > 0
-        gives the likelihood of only as many tokens, from the end.
+        `latents`: one for each of `tokens` where the attention over them is causal, else all of them, of which
+        `latent_mask` (B, T) says what counts. `last` > 0 gives the likelihood of only as many tokens, from the end.
         """
         if inputs_embeds is None:
             assert tokens is not None, "give token ids or their embeddings"
@@ -105,7 +105,7 @@ class TextDecoder(TransformerPreTrainedModel):
                 inputs_embeds = inputs_embeds + self.latent_embedding(self._aligned(latents, inputs_embeds, cache))
         elif latents is not None:
             raise ValueError("latents were given to a decoder with latent_dim=0: leave them out")
-        hidden = self.stack(inputs_embeds, mask, latents, cache)
+        hidden = self.stack(inputs_embeds, None, latents, latent_mask, cache)
         return CategoricalLikelihood(self.head(hidden[:, -last:] if last else hidden))
 
     def _checked_latents(self, latents: Tensor | None, embeddings: Tensor) -> Tensor:

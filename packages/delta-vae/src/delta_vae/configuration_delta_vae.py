@@ -61,6 +61,10 @@ class DeltaVaeConfig(StrictConfig):
                 raise ValueError(
                     f"{name}.latent_dim={part.latent_dim} and decoder.latent_dim={self.latent_dim}: give all one value"
                 )
+        for size in ("vocab_size", "max_positions"):
+            read, written = getattr(self.encoder, size, None), getattr(self.decoder, size, None)
+            if read is not None and written is not None and read != written:
+                raise ValueError(f"encoder.{size}={read} and decoder.{size}={written}: give both one value")
 
 
 def _resolve(name: str, part: Any, default: type[PreTrainedConfig]) -> Any:

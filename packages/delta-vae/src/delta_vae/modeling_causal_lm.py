@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, GenerationMixin
+from transformers import Cache, DynamicCache, GenerationMixin
 
 from delta_vae.modeling_delta_vae import DeltaVaeModel, DeltaVaeOutput, spherical_interpolation
 from delta_vae_core import DiagonalGaussian, check_right_padded
@@ -38,6 +38,12 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module:
         return self.decoder.get_output_embeddings()
 
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Resize the tables of encoder and decoder alike; the decoder's is returned."""
+        if self.encoder is not None:
+            self.encoder.resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        return self.decoder.resize_token_embeddings(new_num_tokens, *args, **kwargs)
+
     def targets(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What is predicted: tokens (B, L) and their mask (B, L), from input_ids and attention_mask (B, L + 1)."""
         if input_ids.dim() != 2 or input_ids.shape[1] < 2:
@@ -45,9 +51,12 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if mask.shape != input_ids.shape:
             raise ValueError(f"attention_mask of shape {tuple(mask.shape)} for input_ids {tuple(input_ids.shape)}")
-        if input_ids.device.type == "cpu" and not torch.compiler.is_compiling():
+        bos = self.config.decoder.bos_token_id
+        if input_ids.device.type != "cpu" or torch.compiler.is_compiling():  # no look at the values, which would wait
+            torch._assert_async((mask[:, 1:] <= mask[:, :-1]).all(), "attention_mask: pad on the right")
+            torch._assert_async((input_ids[:, 0] == bos).all(), "input_ids: every sequence starts with BOS")
+        else:
             check_right_padded(mask)
-            bos = self.config.decoder.bos_token_id
             if bool((input_ids[:, 0] != bos).any()):
                 raise ValueError(
                     f"a sequence starts with token {int(input_ids[input_ids[:, 0] != bos][0, 0])}, not with BOS={bos}: "
@@ -55,26 +64,32 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
                 )
         return input_ids[:, 1:], mask[:, 1:].bool()
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
         latents: Tensor | None = None,
+        latent_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | None = None,
-        **kwargs: Any,
+        return_dict: bool | None = None,
     ) -> DeltaVaeCausalLMOutput:
         """The bound on sequences (see `targets`); or, with `latents`, a cache or `logits_to_keep`, next-token logits.
 
-        `latents` (B, L, D) belong to the positions of `input_ids`; `logits_to_keep` 0 means all positions.
+        `latents` (B, L, D) belong to the positions of `input_ids` and, where attention over them is full, may be more,
+        of which `latent_mask` (B, T) says what counts; `logits_to_keep` 0 means all positions.
         """
-        if latents is None and past_key_values is None and logits_to_keep is None:
+        if return_dict is False:
+            raise ValueError("return_dict=False: outputs are named here; read output.loss and so on")
+        if latents is None and past_key_values is None and not use_cache and logits_to_keep is None:
             bound = super().forward(*self.targets(input_ids, attention_mask), noise, generator)
             return DeltaVaeCausalLMOutput(**bound)
-        likelihood = self.decoder.read(input_ids, latents, cache=past_key_values, last=logits_to_keep or 0)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        likelihood = self.decoder.read(input_ids, latents, latent_mask, past_key_values, last=logits_to_keep or 0)
         return DeltaVaeCausalLMOutput(logits=likelihood.logits, past_key_values=past_key_values)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> DiagonalGaussian:
@@ -91,6 +106,7 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
         inputs: Tensor | None = None,
         *,
         latents: Tensor | None = None,
+        latent_mask: Tensor | None = None,
         num_sequences: int = 1,
         generator: torch.Generator | None = None,
         **kwargs: Any,
@@ -98,13 +114,20 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
         """`GenerationMixin.generate` given latents (B, T, D); (B, L + 1) token ids, BOS first.
 
         Without `inputs` it starts from BOS, `num_sequences` times or once for each of `latents`. Without `latents` they
-        are drawn from the auxiliary prior, else the prior. `generator` decides both latents and tokens, and then leaves
-        torch's global random state as it was.
+        are drawn from the auxiliary prior, else the prior: those of a prompt's own positions too, for z given a prompt
+        is not known. Where attention over latents is full they tell the length, and `latent_mask` (B, T) says what
+        counts. `generator` decides latents and tokens, and then leaves torch's global random state as it was.
         """
         inputs = kwargs.pop("input_ids", inputs)
         attention_mask = kwargs.pop("attention_mask", None)
         if attention_mask is not None and not bool(attention_mask.all()):
             raise ValueError("attention_mask with zeros: prompts of different lengths are generated in separate calls")
+        if (
+            inputs is not None
+            and inputs.shape[1] > 1
+            and bool((inputs[:, -1] == self.config.decoder.eos_token_id).any())
+        ):
+            raise ValueError("the prompt ends with EOS, after which nothing follows: leave its last token out")
         if inputs is None:
             batch = num_sequences if latents is None else latents.shape[0]
             inputs = torch.full((batch, 1), self.config.decoder.bos_token_id, device=self.device)
@@ -118,17 +141,20 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
                     f"or ask for at most {latents.shape[1] - inputs.shape[1] + 1} new tokens"
                 )
             kwargs["latents"] = latents[:, :needed]
+            if latent_mask is not None:
+                kwargs["latent_mask"] = latent_mask[:, :needed]
         elif latents is not None:
             raise ValueError("latents were given to a model with latent_dim=0: leave them out")
-        with _seeded(generator, self.device):
+        with _seeded(generator):
             return super().generate(inputs, **kwargs)  # type: ignore[misc,return-value]
 
     def _latent_steps(self, prompt: int, latents: Tensor | None, kwargs: dict[str, Any]) -> int:
         """Positions that will be read; where no length is asked for, one is set: all latents, or all positions."""
         settings = kwargs.get("generation_config") or self.generation_config
         new = kwargs.get("max_new_tokens", settings.max_new_tokens)
-        if new is None and "max_length" in kwargs:
-            new = kwargs["max_length"] - prompt
+        length = kwargs.get("max_length", settings.max_length)
+        if new is None and length is not None:
+            new = length - prompt
         if new is None:
             steps = self.config.decoder.max_positions if latents is None else latents.shape[1]
             new = kwargs["max_new_tokens"] = steps - prompt + 1
@@ -142,6 +168,7 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
         self,
         input_ids: Tensor,
         latents: Tensor | None = None,
+        latent_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
@@ -153,6 +180,7 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
         return {
             "input_ids": input_ids[:, past:],
             "latents": latents,
+            "latent_mask": latent_mask,
             "past_key_values": past_key_values,
             "use_cache": use_cache,
             "logits_to_keep": 1,
@@ -172,6 +200,8 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
         _, mask = self.targets(input_ids, attention_mask)
         posterior = self.encode(input_ids, attention_mask)
         latents = posterior.sample(generator) if sample else posterior.mean
+        if self.config.decoder.latent_attention == "full":
+            kwargs["latent_mask"] = mask
         return self.decode(self.prior.complete(latents, mask, generator), generator=generator, **kwargs)
 
     @torch.no_grad()
@@ -184,13 +214,13 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Decode `steps` points on the arc between the posterior means of two sequences, (1, L + 1) each.
+        """Decode `steps` points on the arc between the posterior means of two sequences, (L + 1) ids each.
 
-        The shorter one's latents go on from the prior to the length of the longer.
+        What follows a sequence's EOS is padding. The shorter one's latents go on from the prior to the longer's length.
         """
         if steps < 2:
             raise ValueError(f"steps={steps}: an interpolation has at least its 2 ends")
-        means = [self.encode(ids.view(1, -1)).mean for ids in (first, second)]
+        means = [self.encode(self._to_eos(ids)[None]).mean for ids in (first, second)]
         longest = max(mean.shape[1] for mean in means)
         ends = []
         for mean in means:
@@ -199,13 +229,18 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
             ends.append(self.prior.complete(padded, mask, generator)[0])
         return self.decode(spherical_interpolation(ends[0], ends[1], steps), generator=generator, **kwargs)
 
+    def _to_eos(self, ids: Tensor) -> Tensor:
+        ids = ids.flatten()
+        ends = (ids[1:] == self.config.decoder.eos_token_id).nonzero()
+        return ids[: int(ends[0]) + 2] if len(ends) else ids
+
 
 @contextlib.contextmanager
-def _seeded(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
+def _seeded(generator: torch.Generator | None) -> Iterator[None]:
     """Within, torch's global random state follows from `generator`; afterwards it is as before."""
     if generator is None:
         yield
         return
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # manual_seed seeds every one
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
         yield

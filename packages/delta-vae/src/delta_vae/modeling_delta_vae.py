@@ -23,12 +23,12 @@ from delta_vae_core import DiagonalGaussian
 class DeltaVaeOutput(ModelOutput):
     """The parts of the bound, raw and in nats, each (B,) a sequence or image unless said otherwise.
 
-    loss             scalar, the negative ELBO averaged over the batch
+    loss             scalar, the negative ELBO averaged over the batch; its gradient trains the auxiliary prior too
     rate             KL(q(z|x) || p(z)) against the training prior
     distortion       -ln p(x|z) at one sample of z
     committed_rate   what the rate cannot fall below
     kl               (B, T, D), the rate by step and dimension
-    auxiliary_rate   the rate against the auxiliary prior; its gradient reaches only that prior
+    auxiliary_rate   the rate against the auxiliary prior, whose gradient reaches nothing but that prior
     latents          (B, T, D), the sample;  posterior  q(z|x);  mask  (B, T), the steps that count
     """
 
@@ -52,9 +52,9 @@ class DeltaVaePreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
-        if Path(path).is_dir():
-            _check_checkpoint(Path(path, kwargs.get("subfolder", "")))
+    def from_pretrained(cls, path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+        if path is not None and Path(path).is_dir():
+            _check_checkpoint(Path(path, kwargs.get("subfolder", "")), kwargs.get("variant"))
         wants_info = kwargs.pop("output_loading_info", False)
         loaded: Any = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
         model, info = loaded
@@ -98,15 +98,19 @@ class DeltaVaeModel(DeltaVaePreTrainedModel):
             )
         encoded = self.encoder(x, mask)
         posterior = self.prior.posterior(encoded.statistics, encoded.mask)
+        if noise is not None and noise.shape != posterior.mean.shape:
+            raise ValueError(f"noise of shape {tuple(noise.shape)}: z needs {tuple(posterior.mean.shape)}")
         latents = posterior.sample(generator, noise)
         kl = self.prior.kl(posterior, encoded.mask)
         rate = kl.sum((1, 2))
         distortion = _distortion(self.decoder(x, latents, mask).log_prob(x), mask)
-        auxiliary_rate = None
+        loss, auxiliary_rate = negative_elbo(rate, distortion).mean(), None
         if self.auxiliary_prior is not None:
             auxiliary_rate = self.auxiliary_prior.kl(posterior, latents, encoded.mask).sum((1, 2))
+            # Adds nothing to the value, and to the gradients only the auxiliary prior's own.
+            loss = loss + (auxiliary_rate - auxiliary_rate.detach()).mean()
         return DeltaVaeOutput(
-            loss=negative_elbo(rate, distortion).mean(),
+            loss=loss,
             rate=rate,
             distortion=distortion,
             committed_rate=self.prior.committed_rate(encoded.mask.sum(1)).to(rate.dtype),
@@ -162,15 +166,12 @@ def _distortion(log_prob: Tensor, mask: Tensor | None) -> Tensor:
     return -log_prob.sum(1)
 
 
-def _check_checkpoint(folder: Path) -> None:
+def _check_checkpoint(folder: Path, variant: str | None) -> None:
     """Raise `ValueError`, naming the file, unless the folder's config and weights are there and whole."""
-    config, weights, index = (
-        folder / name for name in ("config.json", "model.safetensors", "model.safetensors.index.json")
-    )
+    config, suffix = folder / "config.json", f".{variant}" if variant else ""
+    weights, index = folder / f"model{suffix}.safetensors", folder / f"model.safetensors.index{suffix}.json"
     if not config.is_file():
-        raise ValueError(
-            f"{config}: not found; a checkpoint folder is what save_pretrained wrote, config.json included"
-        )
+        raise ValueError(f"{config}: not found; give the folder that save_pretrained wrote")
     try:
         json.loads(config.read_text(encoding="utf-8"))
         shards = [weights]

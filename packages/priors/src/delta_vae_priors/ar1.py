@@ -26,9 +26,11 @@ class AR1PriorConfig(StrictConfig):
 
     model_type = "delta_vae_ar1_prior"
     latent_dim: int | None = None
-    alpha: list[float | int] | float | int | None = None
+    alpha: list[float | int] | tuple[float, ...] | float | int | None = None
 
     def __post_init__(self, **kwargs: object) -> None:
+        if isinstance(self.alpha, tuple):
+            self.alpha = list(self.alpha)
         if self.latent_dim is None:
             self.latent_dim = len(self.alpha) if isinstance(self.alpha, list) else 8
         if self.alpha is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import torch
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from delta_vae_core import StrictConfig
 
 
-class Prior(PreTrainedModel):
+class Prior(PreTrainedModel, ABC):
     """A family of distributions over latents z (B, T, D), paired with the posterior family that keeps its promise.
 
     Every prior has `posterior(statistics, mask)`, `kl(posterior, mask)`, `committed_rate(lengths)`,
@@ -47,6 +47,10 @@ class WeightlessPrior(Prior):
     @property
     def dtype(self) -> torch.dtype:
         return torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")  # it answers on the device of what it is asked about
 
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **kwargs: Any
