@@ -3,11 +3,13 @@
 import math
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -186,6 +188,28 @@ def test_importance_weighted_bound_is_of_as_many_samples_and_sentences_as_asked_
     assert metrics["auxiliary_importance_gain_nats"] > 0
 
 
+def test_information_is_about_as_many_sentences_as_asked_for_and_they_alone() -> None:
+    """Four of the 21, evenly spaced in the order by length, evaluated by themselves on the noise of their places."""
+    model = build()
+    metrics = evaluate_text(model, batches(4), importance_samples=1, information_sentences=4)
+    record = measure(model, batches(4), seed=0)
+    rows = torch.tensor([0, 7, 13, 20])
+    assert metrics["information_sentences"] == 4
+    assert metrics["mutual_information_cap_nats"] == math.log(4)
+    assert metrics["marginal_kl_nats"] + metrics["mutual_information_nats"] == pytest.approx(
+        float(record.rate[rows].mean())
+    )
+    assert metrics["rate_nats"] == pytest.approx(float(record.rate.mean()))
+    everything = evaluate_text(model, batches(4), importance_samples=1)
+    assert everything["information_sentences"] == 21
+    assert everything["active_units"] == metrics["active_units"]
+
+
+def test_the_lm1b_preset_evaluates_on_the_whole_protocol_shard_and_not_on_all_fifty() -> None:
+    preset = Path(__file__).parents[2] / "recipes/configs/lm1b/base.yaml"
+    assert 6_075 <= yaml.safe_load(preset.read_text())["evaluation"]["sentences"] < 50_000
+
+
 def test_shuffle_gap_decodes_every_sentence_under_the_z_of_the_one_before() -> None:
     model = build()
     same_length = [(t, t + 1, 5) for t in range(3, 9)]
@@ -286,6 +310,7 @@ def test_training_goes_on_after_an_evaluation() -> None:
     [
         ({"importance_samples": 0}, r"importance_samples=0: .* take 1 or more"),
         ({"importance_sentences": 1}, r"importance_sentences=1: .* needs 2 or more"),
+        ({"information_sentences": 1}, r"information_sentences=1: .* needs 2 or more"),
     ],
 )
 def test_what_cannot_be_estimated_is_refused(options: dict[str, int], message: str) -> None:

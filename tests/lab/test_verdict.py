@@ -12,7 +12,7 @@ def metrics(
     gap: float, gap_error: float, rate: float, committed: float, slack_error: float = 0.001
 ) -> dict[str, float]:
     return {
-        "sentences": 500, "tokens": 15_000,
+        "sentences": 500, "tokens": 15_000, "information_sentences": 500,
         "rate_nats": rate, "rate_nats_stderr": slack_error,
         "committed_rate_nats": committed, "committed_rate_nats_stderr": 0.2,
         "slack_nats": rate - committed, "slack_nats_stderr": slack_error,
@@ -22,6 +22,8 @@ def metrics(
         "mutual_information_cap_nats": math.log(500),
         "mutual_information_given_length_nats": 2.0, "mutual_information_given_length_nats_stderr": 0.1,
         "mutual_information_given_length_cap_nats": 2.5,
+        "marginal_kl_nats": 9.7, "marginal_kl_nats_stderr": 0.2,
+        "nats_per_token": 5.83, "nats_per_token_stderr": 0.05,
         "active_units": 3, "active_units_above_0.2": 1, "latent_dim": 8,
     }  # fmt: skip
 
@@ -29,9 +31,15 @@ def metrics(
 @pytest.mark.parametrize(
     ("gap", "error", "rate", "committed", "said"),
     [
-        (0.000, 0.002, 0.0005, 0.0, "takes nothing from z"),
+        (
+            0.000,
+            0.002,
+            0.0005,
+            0.0,
+            "costs the decoder 0.0000 ± 0.0020 nats a sentence, nothing within 3 standard errors, and",
+        ),
         (0.006, 0.003, 2.783, 2.779, "sits on its floor"),
-        (0.011, 0.003, 52.58, 52.45, "takes next to nothing from z"),
+        (0.011, 0.003, 52.58, 52.45, "0.0110 ± 0.0030 nats a sentence, next to nothing, and"),
         (0.2, 0.1, 15.0, 13.88, "pays 1.1200 ± 0.0010 nats of slack over a committed 13.88 all the same"),
     ],
 )
@@ -47,11 +55,25 @@ def test_collapsed(gap: float, error: float, rate: float, committed: float, said
 )
 def test_not_collapsed(gap: float, error: float, rate: float, committed: float) -> None:
     sentence = verdict(metrics(gap, error, rate, committed, slack_error=0.01))
-    assert sentence.startswith(
-        f"Not collapsed: the decoder takes {gap:.2f} ± {error:.2f} nats a sentence from z, paying "
+    assert sentence == (
+        f"Not collapsed: another sentence's z costs the decoder {gap:.2f} ± {error:.2f} nats a sentence; "
+        f"for that the rate pays {rate - committed:.3f} ± 0.010 nats of slack over a committed {committed:.2f} "
+        "(beyond the length z tells 2.00 ± 0.10 nats about the sentence, I(x; z | n)). "
+        "The bound is 5.830 ± 0.050 nats a token; "
+        "whether latents lower it is for the decoder without latents (prior.kind=none) to say."
     )
-    assert f"{rate - committed:.3f} ± 0.010 nats of slack over a committed {committed:.2f}" in sentence
-    assert sentence.endswith("beyond its length z tells 2.00 ± 0.10 nats about the sentence.")
+
+
+def test_the_bound_told_is_that_against_the_auxiliary_prior_where_there_is_one() -> None:
+    auxiliary = {"auxiliary_nats_per_token": 3.776, "auxiliary_nats_per_token_stderr": 0.037}
+    assert "The bound against the auxiliary prior is 3.776 ± 0.037 nats a token; " in verdict(
+        metrics(3.29, 0.10, 14.71, 13.88) | auxiliary
+    )
+
+
+def test_no_verdict_credits_z_with_what_a_wrong_z_costs() -> None:
+    for gap in (0.0, 3.29):
+        assert " from z" not in verdict(metrics(gap, 0.1, 14.71, 13.88))
 
 
 def test_information_at_its_cap_is_said_to_be_a_lower_bound() -> None:
@@ -60,8 +82,12 @@ def test_information_at_its_cap_is_said_to_be_a_lower_bound() -> None:
 
 
 def test_a_decoder_without_latents_is_said_to_have_none() -> None:
-    sentence = verdict({"distortion_nats": 118.3, "distortion_nats_stderr": 1.2})
-    assert sentence == "No latents: the decoder alone needs 118.3 ± 1.2 nats a sentence."
+    alone = {"distortion_nats": 118.3, "distortion_nats_stderr": 1.2}
+    sentence = verdict(alone | {"nats_per_token": 3.816, "nats_per_token_stderr": 0.039})
+    assert sentence == (
+        "No latents: the decoder alone needs 118.3 ± 1.2 nats a sentence, 3.816 ± 0.039 a token. "
+        "Latents are worth having where a model with them has a lower bound."
+    )
 
 
 def test_table_names_its_data_and_gives_bits_beside_nats() -> None:
@@ -74,6 +100,19 @@ def test_table_names_its_data_and_gives_bits_beside_nats() -> None:
     assert bits_error == pytest.approx(1.5 / math.log(2), abs=0.05)
     assert "mutual information I(x; z) (at most 6.21)" in table
     assert "3 / 1 of 8" in table
+
+
+def test_table_says_where_marginal_kl_is_but_an_upper_bound_and_where_sentences_were_left_out() -> None:
+    cut = metrics(3.29, 0.10, 14.71, 13.88) | {"information_sentences": 300}
+    near = cut | {"mutual_information_nats": 6.1}
+    for figures, marginal in (
+        (metrics(3.29, 0.10, 14.71, 13.88), "marginal KL, rate - I(x; z)  "),
+        (cut, "marginal KL, rate - I(x; z) (300 sentences)"),
+        (near, "marginal KL, rate - I(x; z) (at most this, for I(x; z) is near its cap; 300 sentences)"),
+    ):
+        table = render_table(figures, data="x", seed=0)
+        assert marginal in table
+        assert ("mutual information I(x; z) (at most 6.21; 300 sentences)" in table) == ("300" in marginal)
 
 
 def test_table_has_no_row_for_what_was_not_measured_and_its_columns_align() -> None:

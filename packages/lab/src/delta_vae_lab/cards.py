@@ -1,4 +1,4 @@
-"""The model card that lies beside the weights, rendered from a template and results.json alone."""
+"""The model card that lies beside the weights, rendered from a template, results.json and the model's config.json."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from delta_vae import DeltaVaeConfig
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.verdict import render_table, verdict
 
@@ -19,12 +20,20 @@ _LISTED = {
     "committed_rate_nats": "Committed rate, nats a sentence",
     "shuffle_gap_nats": "Shuffle gap, nats a sentence",
 }
+# Without latents the distortion is -ln p(x) itself, and there is no rate.
+_LISTED_WITHOUT_LATENTS = {
+    "nats_per_token": "Negative log-likelihood, nats a token",
+    "perplexity_per_word": "Perplexity a word",
+}
 
 
 def write_card(run: RunFolder, template: Path) -> None:
     """Write README.md into the run's model folder."""
     results = json.loads(run.results_file.read_text(encoding="utf-8"))
     metrics, data = results["metrics"], results["data"]
+    config = DeltaVaeConfig.from_pretrained(run.model)
+    commits = metrics["committed_rate_nats"] > 0
+    tags = ["variational-autoencoder", "representation-learning"] if config.latent_dim else ["language-model"]
     listed = [
         EvalResult(
             task_type="text-generation",
@@ -34,19 +43,21 @@ def write_card(run: RunFolder, template: Path) -> None:
             metric_name=label,
             metric_value=float(metrics[name]),
         )
-        for name, label in _LISTED.items()
+        for name, label in (_LISTED if config.latent_dim else _LISTED_WITHOUT_LATENTS).items()
         if name in metrics
     ]
     card = ModelCard.from_template(
         ModelCardData(
             library_name="transformers",
             pipeline_tag="text-generation",
-            tags=["delta-vae", "variational-autoencoder", "representation-learning"],
+            tags=["delta-vae", *tags] if commits else tags,
             model_name=results["run"],
             eval_results=listed,
         ),
         template_path=str(template),
         location=str(run.model),
+        config=config,
+        commits=commits,
         table=render_table(metrics, data=data["name"], seed=results["seed"]),
         verdict=verdict(metrics),
         **results,

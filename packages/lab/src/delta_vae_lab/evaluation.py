@@ -17,6 +17,9 @@ from delta_vae_lab.randomness import derive_seed, latent_noise
 
 Metrics = dict[str, float | int]
 
+# Mutual information compares every sentence with every other: seconds for these on one core, hours for all of LM1B's.
+INFORMATION_SENTENCES = 5_000
+
 
 def evaluate_text(
     model: DeltaVaeForCausalLM,
@@ -26,27 +29,33 @@ def evaluate_text(
     seed: int = 0,
     importance_samples: int = 64,
     importance_sentences: int | None = None,
+    information_sentences: int | None = INFORMATION_SENTENCES,
 ) -> Metrics:
     """Every estimate of results.json: nats a sentence unless its name says otherwise, `..._stderr` beside it.
 
     words: running words of these sentences, by the convention of their data; the nats of the end of a sentence are in
     the numerator. importance_sentences: how many sentences, evenly spaced in the order given, get the
     importance-weighted bound; None is all. `importance_gain_nats` is what it gains over the ELBO of the same samples.
+    information_sentences: likewise those that mutual information and marginal KL are about, x uniform over them.
 
     Noise is drawn for each sentence by its place in the text, so the batch size does not matter.
     """
     if importance_samples < 1:
         raise ValueError(f"importance_samples={importance_samples}: the bound is a mean over samples; take 1 or more")
-    if importance_sentences is not None and importance_sentences < 2:
-        raise ValueError(
-            f"importance_sentences={importance_sentences}: a standard error needs 2 or more; or None for all"
-        )
+    for name, limit in (
+        ("importance_sentences", importance_sentences),
+        ("information_sentences", information_sentences),
+    ):
+        if limit is not None and limit < 2:
+            raise ValueError(f"{name}={limit}: a standard error needs 2 or more; or None for all")
     with evaluating(model):
         record = measure(model, batches, seed)
         metrics = bound_metrics(record) | _metrics_per_unit(record, words)
         if record.posterior is not None:
             completed = complete(model, record, seed)
-            metrics |= _information_metrics(model, record, completed)
+            metrics |= _information_metrics(
+                model, record, completed, _evenly_spaced(len(record.rate), information_sentences)
+            )
             metrics |= mean(shuffle_gap(model, record, completed)).named("shuffle_gap_nats")
             rows = _evenly_spaced(len(record.rate), importance_sentences)
             metrics |= _importance_metrics(importance_log_weights(model, record, rows, importance_samples, seed))
@@ -91,7 +100,9 @@ def complete(model: DeltaVaeForCausalLM, record: Record, seed: int) -> Tensor:
 
 
 def shuffle_gap(model: DeltaVaeForCausalLM, record: Record, completed: Tensor) -> Tensor:
-    """Distortion under the z of the sentence before, less that under its own: (N,) nats that the decoder takes from z.
+    """Distortion under the z of the sentence before, less that under its own: (N,) nats.
+
+    It tells whether the decoder heeds z, not what z is worth to it: a wrong z may do more harm than the right one good.
 
     completed: (N, T, D), for the other sentence may be shorter. In an order by length it is about as long.
     """
@@ -152,17 +163,21 @@ def _metrics_per_unit(record: Record, words: int | None) -> Metrics:
     return metrics if words is None else metrics | {"words": words}
 
 
-def _information_metrics(model: DeltaVaeForCausalLM, record: Record, completed: Tensor) -> Metrics:
+def _information_metrics(model: DeltaVaeForCausalLM, record: Record, completed: Tensor, rows: Tensor) -> Metrics:
+    """What z knows of `rows`, each compared with each, and the active units of all sentences."""
     assert record.posterior is not None
     assert model.prior is not None
-    prior_log_prob = model.prior.log_prob(completed.to(model.device), torch.ones_like(record.mask).to(model.device))
-    information = mutual_information(record.posterior, record.mask, completed, prior_log_prob)
+    mask, z = record.mask[rows], completed[rows]
+    posterior = DiagonalGaussian(record.posterior.mean[rows], record.posterior.log_scale[rows])
+    prior_log_prob = model.prior.log_prob(z.to(model.device), torch.ones_like(mask).to(model.device))
+    information = mutual_information(posterior, mask, z, prior_log_prob)
     return {
         **mean(information.about_x).named("mutual_information_nats"),
         "mutual_information_cap_nats": information.cap,
         **mean(information.given_length).named("mutual_information_given_length_nats"),
         "mutual_information_given_length_cap_nats": information.given_length_cap,
-        **mean(record.rate - information.about_x).named("marginal_kl_nats"),
+        **mean(record.rate[rows] - information.about_x).named("marginal_kl_nats"),
+        "information_sentences": len(rows),
         "active_units": active_units(record.posterior.mean, record.mask, 0.01),
         "active_units_above_0.2": active_units(record.posterior.mean, record.mask, 0.2),
         "latent_dim": model.config.latent_dim,

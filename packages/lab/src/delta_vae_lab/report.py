@@ -25,11 +25,12 @@ _COLUMNS = {
     "I(x; z \\| n)": "mutual_information_given_length_nats",
     "shuffle gap": "shuffle_gap_nats",
     "distortion": "distortion_nats",
-    "auxiliary rate": "auxiliary_rate_nats",
-    "bound a token": "nats_per_token",
-    "bound a token, auxiliary": "auxiliary_nats_per_token",
-    "perplexity a word, auxiliary": "auxiliary_perplexity_per_word",
+    "rate, auxiliary prior": "auxiliary_rate_nats",
+    "negative ELBO a token": "nats_per_token",
+    "the same, auxiliary prior": "auxiliary_nats_per_token",
+    "perplexity a word, auxiliary prior": "auxiliary_perplexity_per_word",
 }
+_RATES = {"rate_nats", "committed_rate_nats", "slack_nats", "auxiliary_rate_nats"}
 
 
 def render(document: str, folder: Path) -> str:
@@ -46,36 +47,40 @@ def render(document: str, folder: Path) -> str:
 
 def results_table(results: Sequence[Mapping[str, Any]]) -> str:
     """One row a run, in nats a sentence ± standard error over held-out sentences, and a line on where they are from."""
-    ordered = sorted(results, key=lambda result: (result["metrics"]["committed_rate_nats"], result["run"]))
+    ordered = sorted(results, key=lambda result: (_has_latents(result), result["metrics"]["committed_rate_nats"]))
     lines = [f"| run | {' | '.join(_COLUMNS)} |", f"|---|{'---|' * len(_COLUMNS)}"]
     for result in ordered:
-        cells = (_cell(result["metrics"], name) for name in _COLUMNS.values())
+        cells = (_cell(result, name) for name in _COLUMNS.values())
         lines.append(f"| {result['run']} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *_sources(ordered)])
+    return "\n".join([*lines, "", _sources(ordered)])
 
 
-def _cell(metrics: Mapping[str, float], name: str) -> str:
-    # A model without latents has one bound, which is what it is under either prior.
-    if name not in metrics and "latent_dim" not in metrics:
-        name = name.removeprefix("auxiliary_")
-    if name not in metrics:
+def _has_latents(result: Mapping[str, Any]) -> bool:
+    return "latent_dim" in result["metrics"]
+
+
+def _cell(result: Mapping[str, Any], name: str) -> str:
+    if not _has_latents(result):
+        name = (
+            name if name in _RATES else name.removeprefix("auxiliary_")
+        )  # its one bound is what it is under either prior
+    if f"{name}_stderr" not in result["metrics"] or (name in _RATES and not _has_latents(result)):
         return "-"
-    return str(Estimate.of(metrics, name)) if f"{name}_stderr" in metrics else f"{metrics[name]:.2f}"
+    return str(Estimate.of(result["metrics"], name))
 
 
-def _sources(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    sources: dict[str, list[str]] = {}
-    for result in results:
-        data, metrics = result["data"], result["metrics"]
-        where = (
-            f"{data['name']}, {metrics['sentences']:,} held-out sentences of {metrics['tokens']:,} tokens, "
-            f"{metrics['steps']:,} steps, seed {result['seed']}, {result['device']}, "
-            f"torch {result['versions']['torch']}, commit {str(result['commit'])[:12]}"
-        )
-        sources.setdefault(where, []).append(result["run"])
-    if len(sources) == 1:
-        return [f"Nats a sentence ± standard error over sentences. {next(iter(sources))}."]
-    return [f"Nats a sentence ± standard error over sentences. {'; '.join(sources)}."]
+def _sources(results: Sequence[Mapping[str, Any]]) -> str:
+    """What the rows have in common, and what they do not, without repeating it."""
+    sources = dict.fromkeys(
+        f"{result['data']['name']}, {result['metrics']['sentences']:,} held-out sentences of "
+        f"{result['metrics']['tokens']:,} tokens, {result['metrics']['steps']:,} steps, seed {result['seed']}, "
+        f"{result['device']}, torch {result['versions']['torch']}"
+        for result in results
+    )
+    return (
+        f"Nats a sentence ± standard error over sentences; bounds in nats a token. {'; '.join(sources)}. "
+        "Command, commit and data fingerprint are in each results file."
+    )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a run's figures say, in one sentence and in a table."""
+"""What a run's figures say, in words and in a table."""
 
 from __future__ import annotations
 
@@ -39,28 +39,35 @@ _PER_UNIT = {
 
 
 def verdict(metrics: Mapping[str, float | int]) -> str:
-    """Collapsed or not, and why: one sentence from the metrics of `evaluate_text`.
+    """Collapsed or not, and why, on one line, from the metrics of `evaluate_text`.
 
-    Collapsed means that the decoder takes nothing from z: another sentence's z costs it nothing within 3 standard
-    errors, or less than `NEXT_TO_NOTHING`. The rate alone cannot tell, for it never falls below its floor.
+    Collapsed means that any sentence's z serves the decoder as well: another's costs it nothing within 3 standard
+    errors, or less than `NEXT_TO_NOTHING`. The rate alone cannot tell, for it never falls below its floor. Nor does
+    the cost tell what z is worth: much of it is the harm of a wrong z. Only a decoder without latents shows that.
     """
     if "shuffle_gap_nats" not in metrics:
-        distortion = Estimate.of(metrics, "distortion_nats")
-        return f"No latents: the decoder alone needs {distortion} nats a sentence."
+        needed = f"{Estimate.of(metrics, 'distortion_nats')} nats a sentence"
+        return (
+            f"No latents: the decoder alone needs {needed}, {Estimate.of(metrics, 'nats_per_token')} a token. "
+            "Latents are worth having where a model with them has a lower bound."
+        )
     gap, slack = Estimate.of(metrics, "shuffle_gap_nats"), Estimate.of(metrics, "slack_nats")
+    cost = f"another sentence's z costs the decoder {gap} nats a sentence"
     over_floor = f"{slack} nats of slack over a committed {metrics['committed_rate_nats']:.2f}"
     if not _is_something(gap):
-        taken = "nothing" if abs(gap.value) <= 3 * gap.stderr else "next to nothing"
+        costs = "nothing within 3 standard errors" if abs(gap.value) <= 3 * gap.stderr else "next to nothing"
         paid = f"pays {over_floor} all the same" if _is_something(slack) else f"sits on its floor, {over_floor}"
-        return (
-            f"Collapsed: the decoder takes {taken} from z (shuffling costs {gap} nats a sentence), and the rate {paid}."
-        )
+        return f"Collapsed: {cost}, {costs}, and the rate {paid}."
+    name, prior = "nats_per_token", ""
+    if f"auxiliary_{name}" in metrics:
+        name, prior = f"auxiliary_{name}", " against the auxiliary prior"
     content = Estimate.of(metrics, "mutual_information_given_length_nats")
-    # Near its cap the estimate measures the number of sentences, not z.
-    at_least = "at least " if content.value > 0.9 * metrics["mutual_information_given_length_cap_nats"] else ""
+    at_least = "at least " if _near_cap(metrics, "mutual_information_given_length") else ""
     return (
-        f"Not collapsed: the decoder takes {gap} nats a sentence from z, paying {over_floor}; "
-        f"beyond its length z tells {at_least}{content} nats about the sentence."
+        f"Not collapsed: {cost}; for that the rate pays {over_floor} "
+        f"(beyond the length z tells {at_least}{content} nats about the sentence, I(x; z | n)). "
+        f"The bound{prior} is {Estimate.of(metrics, name)} nats a token; "
+        "whether latents lower it is for the decoder without latents (prior.kind=none) to say."
     )
 
 
@@ -83,11 +90,25 @@ def render_table(metrics: Mapping[str, float | int], *, data: str, seed: int) ->
 
 
 def _note(metrics: Mapping[str, float | int], name: str) -> str:
-    """What a label must say to be read rightly: the samples of a bound, the largest value of an estimate."""
+    """What a label must say to be read rightly: the samples of a bound, the sentences and limits of an estimate."""
     if "importance_weighted" in name:
         return f" (K = {metrics['importance_samples']}, {metrics['importance_sentences']} sentences)"
-    cap = metrics.get(name.replace("_nats", "_cap_nats"))
-    return "" if cap is None else f" (at most {cap:.2f})"
+    notes = []
+    if (cap := metrics.get(name.replace("_nats", "_cap_nats"))) is not None:
+        notes.append(f"at most {cap:.2f}")
+    elif name == "marginal_kl_nats":
+        if _near_cap(metrics, "mutual_information"):
+            notes.append("at most this, for I(x; z) is near its cap")
+    else:
+        return ""
+    if metrics["information_sentences"] < metrics["sentences"]:
+        notes.append(f"{metrics['information_sentences']:,} sentences")
+    return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _near_cap(metrics: Mapping[str, float | int], name: str) -> bool:
+    """Near its cap an estimate of information measures the number of sentences: it is a lower bound."""
+    return metrics[f"{name}_nats"] >= 0.9 * metrics[f"{name}_cap_nats"]
 
 
 def _is_something(estimate: Estimate) -> bool:
