@@ -2,7 +2,9 @@
 
 from delta_vae_core.configuration import StrictConfig, checked, require
 from delta_vae_core.distributions import DiagonalGaussian, gaussian_kl, standard_normal
+from delta_vae_core.images import check_images, rotate, scaled
 from delta_vae_core.outputs import EncoderOutput, Likelihood
+from delta_vae_core.pixels import PixelConfig, PixelPreTrainedModel, PixelStack
 from delta_vae_core.sequences import check_right_padded, check_token_ids, flip, lengths_to_mask
 from delta_vae_core.transformer import TransformerConfig, TransformerPreTrainedModel, TransformerStack
 from delta_vae_core.units import bits_to_nats, nats_to_bits
@@ -11,11 +13,15 @@ __all__ = [
     "DiagonalGaussian",
     "EncoderOutput",
     "Likelihood",
+    "PixelConfig",
+    "PixelPreTrainedModel",
+    "PixelStack",
     "StrictConfig",
     "TransformerConfig",
     "TransformerPreTrainedModel",
     "TransformerStack",
     "bits_to_nats",
+    "check_images",
     "check_right_padded",
     "check_token_ids",
     "checked",
@@ -24,5 +30,7 @@ __all__ = [
     "lengths_to_mask",
     "nats_to_bits",
     "require",
+    "rotate",
+    "scaled",
     "standard_normal",
 ]

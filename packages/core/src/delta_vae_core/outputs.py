@@ -26,5 +26,5 @@ class Likelihood(Protocol):
         ...
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """One draw of every token or pixel given those before it: (B, L)."""
+        """One draw of every token or pixel given those before it, in the shape of x."""
         ...

@@ -8,6 +8,7 @@ one on the reversed sequence, so both directions use the same fast causal kernel
 # Like every config module: no `from __future__ import annotations`.
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -178,10 +179,18 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
 
+class AttentionSizes(Protocol):
+    """What attention asks of a config."""
+
+    hidden_size: int
+    num_heads: int
+    dropout: float | int
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention of a sequence over itself, one fused projection."""
 
-    def __init__(self, config: TransformerConfig, layer: int) -> None:
+    def __init__(self, config: AttentionSizes, layer: int) -> None:
         super().__init__()
         self.layer = layer
         self.num_heads = config.num_heads
@@ -202,7 +211,7 @@ class SelfAttention(nn.Module):
 class LatentAttention(nn.Module):
     """Multi-head attention of a sequence (B, L, H) over latents (B, T, D), by relative position."""
 
-    def __init__(self, config: TransformerConfig, layer: int, latent_dim: int) -> None:
+    def __init__(self, config: AttentionSizes, layer: int, latent_dim: int) -> None:
         super().__init__()
         self.layer = layer
         self.num_heads = config.num_heads
@@ -240,7 +249,7 @@ class FeedForward(nn.Module):
 class AttentionLayout:
     """Where queries and keys stand, and which keys a query sees: those up to its own step, or all that `mask` counts.
 
-    `past` steps came before the queries; `mask` (B, keys) matters where attention is not causal.
+    `past` steps came before the queries; `mask`, (B, keys) or (B, queries, keys), is for attention that is not causal.
     """
 
     query_rotary: "Rotary | None"
@@ -259,7 +268,9 @@ class AttentionLayout:
         """Scaled dot-product attention, (B, heads, L, head size)."""
         queries, keys = q.shape[2], k.shape[2]
         if not self.causal:
-            mask = None if self.mask is None else self.mask.bool()[:, None, None, :]
+            mask = self.mask
+            if mask is not None:
+                mask = (mask if mask.dim() == 3 else mask[:, None]).bool()[:, None]
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         if keys == queries:
             return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)

@@ -2,10 +2,20 @@
 
 from transformers import AutoConfig, AutoModel
 
-from delta_vae_decoders.likelihoods import CategoricalLikelihood
+from delta_vae_decoders.image import ImageDecoder, ImageDecoderConfig
+from delta_vae_decoders.likelihoods import CategoricalLikelihood, CategoricalPixels, DiscretizedLogisticMixture
 from delta_vae_decoders.text import TextDecoder, TextDecoderConfig
 
-__all__ = ["CategoricalLikelihood", "TextDecoder", "TextDecoderConfig"]
+__all__ = [
+    "CategoricalLikelihood",
+    "CategoricalPixels",
+    "DiscretizedLogisticMixture",
+    "ImageDecoder",
+    "ImageDecoderConfig",
+    "TextDecoder",
+    "TextDecoderConfig",
+]
 
-AutoConfig.register(TextDecoderConfig.model_type, TextDecoderConfig, exist_ok=True)
-AutoModel.register(TextDecoderConfig, TextDecoder, exist_ok=True)
+for _model in (ImageDecoder, TextDecoder):
+    AutoConfig.register(_model.config_class.model_type, _model.config_class, exist_ok=True)
+    AutoModel.register(_model.config_class, _model, exist_ok=True)

@@ -15,8 +15,8 @@ from delta_vae_priors import AR1PriorConfig, AuxiliaryPriorConfig
 class DeltaVaeConfig(StrictConfig):
     """Nests the configs of the parts: objects, or dicts with their `model_type`.
 
-    Parts left out are the text model's defaults with the decoder's `latent_dim`. A decoder with `latent_dim` 0 has
-    neither prior nor encoder: it is the baseline without latents.
+    Parts left out are the text model's defaults with the decoder's `latent_dim`; a decoder of another kind needs its
+    encoder named. A decoder with `latent_dim` 0 has neither prior nor encoder: it is the baseline without latents.
     """
 
     model_type = "delta_vae"
@@ -41,6 +41,8 @@ class DeltaVaeConfig(StrictConfig):
         if self.latent_dim:
             if self.prior is None:
                 self.prior = AR1PriorConfig(latent_dim=self.latent_dim)
+            if self.encoder is None and not hasattr(self.decoder, "vocab_size"):
+                raise ValueError(f"encoder=None: a {self.decoder.model_type} has no default encoder; give encoder=...")
             if self.encoder is None:
                 self.encoder = TextEncoderConfig(latent_dim=self.latent_dim, **_text_sizes(self.decoder))
         super().__post_init__(**kwargs)
@@ -61,7 +63,7 @@ class DeltaVaeConfig(StrictConfig):
                 raise ValueError(
                     f"{name}.latent_dim={part.latent_dim} and decoder.latent_dim={self.latent_dim}: give all one value"
                 )
-        for size in ("vocab_size", "max_positions"):
+        for size in ("vocab_size", "max_positions", "height", "width", "channels", "levels"):
             read, written = getattr(self.encoder, size, None), getattr(self.decoder, size, None)
             if read is not None and written is not None and read != written:
                 raise ValueError(f"encoder.{size}={read} and decoder.{size}={written}: give both one value")

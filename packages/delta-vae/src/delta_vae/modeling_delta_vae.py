@@ -86,7 +86,7 @@ class DeltaVaeModel(DeltaVaePreTrainedModel):
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> DeltaVaeOutput:
-        """The bound on x (B, L), of which `mask` (B, L) says what counts.
+        """The bound on x: tokens (B, L), of which `mask` (B, L) says what counts, or an image's levels (B, C, H, W).
 
         z is one sample of the posterior, made from `noise` (B, T, D) if given, else drawn from `generator`.
         """
@@ -160,7 +160,7 @@ def spherical_interpolation(a: Tensor, b: Tensor, steps: int) -> Tensor:
 
 
 def _distortion(log_prob: Tensor, mask: Tensor | None) -> Tensor:
-    """-ln p(x|z), (B, L) -> (B,), over what the mask counts."""
+    """-ln p(x|z) of tokens or pixels, (B, L) -> (B,), over what the mask counts."""
     if mask is not None:
         log_prob = torch.where(mask.bool(), log_prob, 0.0)
     return -log_prob.sum(1)

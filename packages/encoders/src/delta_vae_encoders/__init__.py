@@ -2,9 +2,11 @@
 
 from transformers import AutoConfig, AutoModel
 
+from delta_vae_encoders.image import ImageEncoder, ImageEncoderConfig
 from delta_vae_encoders.text import TextEncoder, TextEncoderConfig
 
-__all__ = ["TextEncoder", "TextEncoderConfig"]
+__all__ = ["ImageEncoder", "ImageEncoderConfig", "TextEncoder", "TextEncoderConfig"]
 
-AutoConfig.register(TextEncoderConfig.model_type, TextEncoderConfig, exist_ok=True)
-AutoModel.register(TextEncoderConfig, TextEncoder, exist_ok=True)
+for _model in (ImageEncoder, TextEncoder):
+    AutoConfig.register(_model.config_class.model_type, _model.config_class, exist_ok=True)
+    AutoModel.register(_model.config_class, _model, exist_ok=True)
