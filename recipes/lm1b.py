@@ -11,7 +11,7 @@ from delta_vae_lab.configuration import load_config
 from delta_vae_lab.console import one_line_errors
 from delta_vae_lab.data import load_text, tokenize
 from delta_vae_lab.run_folder import RunFolder
-from delta_vae_lab.text_run import HeldoutBound, build_model, run_tokenizer, write_report
+from delta_vae_lab.text_run import HeldoutBound, build_model, fingerprint, run_tokenizer, write_report
 from delta_vae_lab.training import build_accelerator, train
 
 PRESETS = Path(__file__).parent / "configs" / "lm1b"
@@ -35,6 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.overrides, PRESETS)
     config.data.name = arguments.data or config.data.name
     run = RunFolder(arguments.output_dir or Path("runs") / f"lm1b-{Path(arguments.config).stem}")
+    run.check(config, arguments.resume)
     accelerator = build_accelerator(config, run)
 
     source = config.data
@@ -45,9 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
         revision=source.revision,
         column=source.column,
     )
-    if accelerator.is_main_process:
-        run.start(config, arguments.resume)
-    tokenizer = run_tokenizer(config, text, run, accelerator)
+    tokenizer = run_tokenizer(config, text, run, accelerator, arguments.resume)
     heldout = tokenize(tokenizer, text.heldout[: config.evaluation.sentences], max_length=config.max_length)
     batches = text.training_batches(
         tokenizer,
@@ -58,8 +57,11 @@ def main(arguments: argparse.Namespace) -> None:
         world_size=accelerator.num_processes,
     )
     model = build_model(config, tokenizer)
-    evaluate = HeldoutBound(heldout, config)
-    model = train(model, batches, config, accelerator, run, evaluate, arguments.resume, text.fingerprint)
+    if accelerator.is_main_process:
+        run.start(config, arguments.resume)
+        tokenizer.save_pretrained(run.model)
+    evaluate, origin = HeldoutBound(heldout, config), fingerprint(text, tokenizer)
+    model = train(model, batches, config, accelerator, run, evaluate, arguments.resume, origin)
     if accelerator.is_main_process:
         print(write_report(model, tokenizer, text, heldout, config, run, accelerator, CARD))
     accelerator.end_training()

@@ -21,6 +21,7 @@ from delta_vae_lab.checkpoints import (
     find_damage,
     latest_sound,
     load_checkpoint,
+    read_progress,
     save_checkpoint,
     seal,
 )
@@ -72,9 +73,8 @@ def test_going_on_from_a_checkpoint_is_going_on(job: Job, tmp_path: Path) -> Non
         job.step(seed)
     uninterrupted = job.weights()
 
-    assert load_checkpoint(saved, job.accelerator, job.polyak) == Progress(
-        3, [{"epoch": 0, "batch": 3}], {"train": "abc"}
-    )
+    assert read_progress(saved) == Progress(3, [{"epoch": 0, "batch": 3}], {"train": "abc"})
+    load_checkpoint(saved, job.accelerator, job.polyak)
     assert not all(map(torch.equal, job.weights(), uninterrupted))
     for seed in range(3, 6):
         job.step(seed)
@@ -169,10 +169,17 @@ def test_without_a_sound_one_there_is_none(tmp_path: Path) -> None:
     assert latest_sound(tmp_path / "absent") is None
 
 
+def test_to_find_none_sound_among_some_is_an_error(job: Job, tmp_path: Path) -> None:
+    for step in (1, 2):
+        (job.save(tmp_path, step) / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="every checkpoint is damaged; put a copy of one back, or start a new run"):
+        agree_on_latest_sound(tmp_path, job.accelerator)
+
+
 def test_a_later_format_is_refused(job: Job, tmp_path: Path) -> None:
     saved = job.save(tmp_path, 1)
     progress = json.loads((saved / "progress.json").read_text()) | {"format": 2}
     (saved / "progress.json").write_text(json.dumps(progress))
     seal(saved)
     with pytest.raises(ValueError, match="has format 2, this version reads 1"):
-        load_checkpoint(saved, job.accelerator, job.polyak)
+        read_progress(saved)

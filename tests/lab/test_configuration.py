@@ -34,6 +34,12 @@ def test_a_file_overrides_defaults_and_overrides_override_the_file(presets: Path
     assert config.tokenizer.name == "x"
 
 
+def test_a_bare_no_is_not_false(presets: Path) -> None:
+    (presets / "bare.yaml").write_text(QUICK.replace("steps: 12", "mixed_precision: no"))
+    for source, overrides in [("bare", []), ("quick", ["optimization.mixed_precision=no"])]:
+        assert load_config(source, overrides, presets).optimization.mixed_precision == "no"
+
+
 def test_what_is_saved_is_complete_and_loads_equal(presets: Path) -> None:
     config = load_config("quick", ["seed=5", "optimization.betas=[0.5,0.6]"], presets)
     save_config(config, presets / "config.yaml")

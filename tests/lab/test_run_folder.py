@@ -1,6 +1,7 @@
 """The run folder: one run each, metrics that a resumed run goes on writing, results that say where they come from."""
 
 import json
+import logging
 import math
 import subprocess
 from pathlib import Path
@@ -34,9 +35,21 @@ def test_a_second_run_does_not_write_over_the_first(run: RunFolder) -> None:
         run.start(config_with(), resume=False)
 
 
-def test_resuming_where_nothing_is_begins(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "new").start(config_with(), resume=True)
-    assert RunFolder(tmp_path / "new").holds_a_run
+def test_resuming_where_nothing_is_begins_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = RunFolder(tmp_path / "new")
+    with caplog.at_level(logging.WARNING, "delta_vae_lab"):
+        run.start(config_with(), resume=True)
+    assert run.holds_a_run
+    assert "new has no checkpoint to resume from: a new run starts" in caplog.text
+    (run.checkpoints / "step-00000001").mkdir(parents=True)
+    caplog.clear()
+    run.start(config_with(), resume=True)
+    assert not caplog.text
+
+
+def test_a_check_writes_nothing(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "new").check(config_with(), resume=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_resuming_with_another_config_names_the_keys(run: RunFolder) -> None:

@@ -8,28 +8,33 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from delta_vae import DeltaVaeForCausalLM
-from delta_vae_lab import checkpoints
+from delta_vae_lab import checkpoints, finiteness
 from delta_vae_lab.architecture import model_config
 from delta_vae_lab.configuration import RunConfig, load_config
-from delta_vae_lab.data.batches import TextBatch, TextBatches
+from delta_vae_lab.data.batches import TextBatch, TextBatches, heldout_batches
 from delta_vae_lab.data.tokenization import train_tokenizer
 from delta_vae_lab.data.tokens import tokenize
+from delta_vae_lab.finiteness import NonFiniteError, find_non_finite
+from delta_vae_lab.measurement import Record, evaluating, measure
 from delta_vae_lab.optimization import build_optimizer
 from delta_vae_lab.randomness import derive_seed
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.schedule import learning_rate_factor
-from delta_vae_lab.training import NonFiniteError, build_accelerator, train
+from delta_vae_lab.training import build_accelerator, train
 
 TINY = """
 prior: {latent_dim: 2, alpha: [0.6, 0.9]}
@@ -47,7 +52,7 @@ FINGERPRINT = {"train": "abc"}
 
 
 def configure(folder: Path, *overrides: str) -> RunConfig:
-    file = folder.with_suffix(".yaml")
+    file = folder.with_name(f"{folder.name}-{os.getpid()}.yaml")  # two processes do not write the same one
     file.write_text(TINY)
     return load_config(file, overrides)
 
@@ -68,9 +73,13 @@ def build(config: RunConfig, accelerator: Accelerator) -> tuple[DeltaVaeForCausa
     return model, batches
 
 
-def run_training(folder: Path, *overrides: str, resume: bool = False, **arguments: Any) -> DeltaVaeForCausalLM:
+def run_training(
+    folder: Path, *overrides: str, resume: bool = False, shard: bool = False, **arguments: Any
+) -> DeltaVaeForCausalLM:
     config, run = configure(folder, *overrides), RunFolder(folder)
     accelerator = build_accelerator(config, run, cpu=True)
+    if shard:
+        shard_on_cpu()
     if accelerator.is_main_process:
         run.start(config, resume)
     accelerator.wait_for_everyone()
@@ -188,48 +197,107 @@ def test_a_run_killed_at_any_moment_and_resumed_is_the_run_bit_for_bit(tmp_path:
 
 # Split over processes and micro-steps.
 
-SPLIT = ("optimization.batch_size=8", "optimization.steps=4")
+SPLIT = ("optimization.batch_size=8", "optimization.schedule=constant", "optimization.accumulation=2")
+TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
 
 def two_processes(folder: Path) -> None:
-    """Each with two micro-steps; the model of the first is written."""
-    trained = run_training(folder / "two", *SPLIT, "optimization.accumulation=2")
+    """Each with two micro-steps, with DDP and with FSDP; the models are written by the first."""
+    ddp = run_training(folder / "ddp", *SPLIT)
+    AcceleratorState._reset_state()
+    unaveraged = ("optimization.polyak_decay=0", "evaluation.every=2")
+    fsdp = run_training(folder / "fsdp", *SPLIT, *unaveraged, shard=True, evaluate=evaluate_sharded)
     assert AcceleratorState().num_processes == 2
-    if AcceleratorState().is_main_process:
-        trained.save_pretrained(folder / "two" / "model")
-        (folder / "processes").write_text(str(AcceleratorState().num_processes))
+    if AcceleratorState().is_main_process:  # alone, as it writes a report
+        ddp.save_pretrained(folder / "ddp" / "model")
+        fsdp.save_pretrained(folder / "fsdp" / "model")
+        (folder / "fsdp" / "distortion").write_text(str(float(measure_sentences(fsdp).distortion.mean())))
+
+
+def shard_on_cpu() -> None:
+    """What a launch with FSDP sets in the state of Accelerate, which has it for GPUs alone."""
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        transformer_cls_names_to_wrap=["Block"],
+        state_dict_type="FULL_STATE_DICT",
+        reshard_after_forward=True,
+    )
+    for state in (PartialState, AcceleratorState):
+        state._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
+
+
+def evaluate_sharded(model: DeltaVaeForCausalLM, step: int) -> dict[str, float]:
+    assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
+    return {"heldout_distortion_nats": float(measure_sentences(model).distortion.mean())}
+
+
+def measure_sentences(model: DeltaVaeForCausalLM) -> Record:
+    tokenizer = train_tokenizer(SENTENCES, 262)
+    return measure(model, heldout_batches(tokenize(tokenizer, SENTENCES), 8, tokenizer.pad_token_id), seed=0)
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the runs `ddp` and `fsdp`. Not to be changed."""
+    folder = tmp_path_factory.mktemp("of_two_processes")
+    run_this_file("two_processes", str(folder), launcher=TWO_PROCESSES)
+    return folder
+
+
+@pytest.fixture
+def of_two(of_two_processes: Path) -> Path:
+    return of_two_processes / "ddp"
 
 
 @pytest.mark.slow
-def test_two_processes_with_two_micro_steps_give_the_run_of_one(folder: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    run_this_file("two_processes", str(folder.parent), launcher=launcher)
-    assert (folder.parent / "processes").read_text() == "2"
-    alone = run_training(folder, *SPLIT)
-    two = folder.parent / "two"
-    for one_line, two_line in zip(metrics_of(folder), metrics_of(two), strict=True):
+def test_sharding_changes_rounding_only_and_gives_a_whole_model(of_two_processes: Path) -> None:
+    sharded = of_two_processes / "fsdp"
+    expected = load_file(of_two_processes / "ddp" / "checkpoints" / "step-00000004" / "model.safetensors")
+    model = DeltaVaeForCausalLM.from_pretrained(sharded / "model")
+    for name, weight in expected.items():
+        torch.testing.assert_close(model.state_dict()[name], weight, rtol=1e-3, atol=1e-5)
+    evaluated = [line["heldout_distortion_nats"] for line in metrics_of(sharded) if "heldout_distortion_nats" in line]
+    assert len(evaluated) == 2
+    assert float((sharded / "distortion").read_text()) == pytest.approx(evaluated[-1], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_with_two_micro_steps_give_the_run_of_one(folder: Path, of_two: Path) -> None:
+    alone = run_training(folder, *SPLIT, "optimization.accumulation=1")
+    for one_line, two_line in zip(metrics_of(folder), metrics_of(of_two), strict=True):
         assert two_line == pytest.approx(one_line, rel=1e-4)
-    for name, weight in load_file(two / "model" / "model.safetensors").items():
+    for name, weight in load_file(of_two / "model" / "model.safetensors").items():
         torch.testing.assert_close(weight, alone.state_dict()[name], rtol=1e-3, atol=1e-5)
 
 
-def test_a_run_of_two_processes_goes_on_as_one(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.slow
+def test_a_run_of_two_processes_goes_on_as_one(folder: Path, of_two: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The position in map-style data is the same in all processes, so their number may change."""
-    run_training(folder, "optimization.schedule=constant")
+    shutil.copytree(of_two, folder)
+    with caplog.at_level(logging.WARNING, "delta_vae_lab"):
+        resumed = run_training(folder, *SPLIT, "optimization.steps=6", resume=True)
+    assert "resuming with 1 processes a run of 2" in caplog.text
+    whole = folder.with_name("whole")
+    uninterrupted = run_training(whole, *SPLIT, "optimization.steps=6")
+    for one_line, two_line in zip(metrics_of(whole), metrics_of(folder), strict=True):
+        assert two_line == pytest.approx(one_line, rel=1e-4)
+    torch.testing.assert_close(weights_of(resumed), weights_of(uninterrupted), rtol=1e-3, atol=1e-5)
+
+
+def test_processes_that_were_at_different_places_keep_their_number(folder: Path) -> None:
+    run_training(folder)
     last = folder / "checkpoints" / "step-00000004"
     progress = json.loads((last / "progress.json").read_text())
-    (last / "progress.json").write_text(json.dumps(progress | {"positions": progress["positions"] * 2}))
-    checkpoints.seal(last)
-    with caplog.at_level(logging.WARNING, "delta_vae_lab"):
-        run_training(folder, "optimization.schedule=constant", "optimization.steps=6", resume=True)
-    assert "resuming with 1 processes a run of 2" in caplog.text
-    assert [line["step"] for line in metrics_of(folder)] == [1, 2, 3, 4, 5, 6]
-
-    last = folder / "checkpoints" / "step-00000006"
     (last / "progress.json").write_text(json.dumps(progress | {"positions": [{"batch": 1}, {"batch": 2}]}))
     checkpoints.seal(last)
     with pytest.raises(ValueError, match="resuming with 1 processes a run of 2: each had its own position"):
-        run_training(folder, "optimization.schedule=constant", "optimization.steps=8", resume=True)
+        run_training(folder, resume=True)
+
+
+def test_processes_wait_for_each_other_as_long_as_a_tokenizer_takes(folder: Path) -> None:
+    accelerator = build_accelerator(configure(folder), RunFolder(folder), cpu=True)
+    assert accelerator.init_handler.timeout == timedelta(hours=2)
 
 
 def test_micro_steps_change_rounding_only(folder: Path) -> None:
@@ -319,6 +387,29 @@ def test_every_objective_prior_and_precision_trains(folder: Path, overrides: lis
         assert (line["rate_nats"] == 0) == ("prior.kind=none" in overrides)
 
 
+def test_evaluation_is_in_full_precision_whatever_training_is_in(folder: Path) -> None:
+    """So that what a part of the model says alone agrees with what the model says."""
+    differences = []
+
+    def evaluate(model: DeltaVaeForCausalLM, step: int) -> dict[str, float]:
+        record = measure_sentences(model)
+        with evaluating(model):
+            log_prob = model.decoder(record.x, record.z, record.mask).log_prob(record.x)
+        alone = -(log_prob.double() * record.mask).sum(1)
+        differences.append(float((alone - record.distortion).abs().max()))
+        return {}
+
+    run_training(
+        folder,
+        "optimization.mixed_precision=bf16",
+        "optimization.polyak_decay=0",
+        "evaluation.every=2",
+        evaluate=evaluate,
+    )
+    assert len(differences) == 2
+    assert max(differences) < 1e-4
+
+
 def test_the_objective_decides_what_is_learned(folder: Path) -> None:
     """With beta 0 the rate costs nothing and ends higher than with beta 10."""
     last = {}
@@ -373,6 +464,21 @@ def test_what_is_not_finite_stops_before_the_step_and_is_named(
     assert [line["step"] for line in run.metrics()] == [1, 2]
 
 
+def test_gradients_are_gathered_also_where_something_before_them_is_not_finite(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With FSDP every process takes part in that, or the others wait for it."""
+    model, batches = build(configure(folder), Accelerator(cpu=True))
+    batch, _ = next(batches.iterate(None))
+    output = model(batch.input_ids, batch.attention_mask)
+    output.loss.backward()
+    output.distortion = output.distortion * torch.nan
+    gathered: list[Tensor] = []
+    monkeypatch.setattr(finiteness, "whole", lambda tensor: gathered.append(tensor) or tensor)
+    assert find_non_finite([output], model) == "distortion"
+    assert len(gathered) == sum(p.grad is not None for p in model.parameters()) > 0
+
+
 def test_resuming_a_run_that_has_ended_gives_its_model(folder: Path) -> None:
     trained = run_training(folder)
     assert_equal(weights_of(trained), weights_of(run_training(folder, resume=True)))
@@ -386,10 +492,24 @@ def test_resume_begins_where_there_is_no_checkpoint_yet(folder: Path) -> None:
     assert [line["step"] for line in metrics_of(folder)] == [1, 2, 3, 4]
 
 
-def test_resuming_on_other_data_is_refused(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("fingerprint", "changed"),
+    [({"train": "abd"}, "train"), (FINGERPRINT | {"tokenizer": "0"}, "tokenizer"), (None, "train")],
+)
+def test_resuming_on_other_data_is_refused(folder: Path, fingerprint: dict[str, str] | None, changed: str) -> None:
     run_training(folder)
-    with pytest.raises(ValueError, match=r"was trained on data {'train': 'abc'}, not {'train': 'abd'}; resume with"):
-        run_training(folder, resume=True, fingerprint={"train": "abd"})
+    with pytest.raises(ValueError, match=f"step-00000004: was trained with another {changed}; resume with the same"):
+        run_training(folder, resume=True, fingerprint=fingerprint)
+
+
+def test_a_run_without_a_sound_checkpoint_is_not_begun_anew(folder: Path) -> None:
+    run_training(folder)
+    before = (folder / "metrics.jsonl").read_bytes()
+    for checkpoint in (folder / "checkpoints").iterdir():
+        (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="every checkpoint is damaged"):
+        run_training(folder, resume=True)
+    assert (folder / "metrics.jsonl").read_bytes() == before
 
 
 def test_resuming_to_fewer_steps_is_refused(folder: Path) -> None:

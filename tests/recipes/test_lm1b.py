@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,20 @@ from types import ModuleType
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from huggingface_hub import ModelCard
+from transformers import PreTrainedTokenizerFast
 
 from delta_vae import DeltaVaeForCausalLM
+from delta_vae_lab import text_run
 from delta_vae_lab.configuration import load_config
+from delta_vae_lab.data import TextSplits, train_tokenizer
 from delta_vae_lab.report import render
+from delta_vae_lab.run_folder import RunFolder
+from delta_vae_lab.text_run import fingerprint, run_tokenizer
 
 ROOT = Path(__file__).parents[2]
+PRESETS = ROOT / "recipes/configs/lm1b"
 TINY = [
     "encoder.hidden_size=16",
     "encoder.num_layers=1",
@@ -138,11 +146,10 @@ def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
 
 
 def test_every_preset_is_a_valid_config() -> None:
-    presets = ROOT / "recipes/configs/lm1b"
-    names = {path.stem for path in presets.glob("*.yaml")}
+    names = {path.stem for path in PRESETS.glob("*.yaml")}
     assert names == {"base", "quickstart", "small"}
     for name in names:
-        load_config(name, presets=presets)
+        load_config(name, presets=PRESETS)
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +210,59 @@ def test_what_a_user_gets_wrong_is_one_line(
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert message in lines[0]
+    if "is not finite" not in message:  # which is seen in a run only
+        assert not (tmp_path / "runs").exists(), "the corrected command would be told that there is a run"
+
+
+def test_one_line_is_all_that_a_quiet_launcher_leaves_of_an_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "-q", str(ROOT / "recipes/lm1b.py")]
+    finished = subprocess.run(
+        [*command, "--config", "quikstart"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode != 0
+    assert finished.stderr.count("error:") == 1
+    assert "did you mean 'quickstart'? (--debug shows where)" in finished.stderr
+    assert "Traceback" not in finished.stdout + finished.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("local_rank", "lines"), [("0", 1), ("1", 0)])
+def test_one_process_of_a_machine_tells_the_error(
+    recipe: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    local_rank: str,
+    lines: int,
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    with pytest.raises(SystemExit) as stopped, recipe.one_line_errors():
+        raise ValueError("wrong")
+    assert stopped.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def test_a_named_tokenizer_is_given_the_tokens_that_it_lacks(tmp_path: Path) -> None:
+    text = TextSplits(["a b c d"] * 9, ["a b"], "letters", {"train": "0"})
+    backend = train_tokenizer(text.train, 259).backend_tokenizer
+    end = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+    PreTrainedTokenizerFast(tokenizer_object=backend, **end).save_pretrained(tmp_path / "gpt")
+    run, accelerator = RunFolder(tmp_path / "run"), Accelerator(cpu=True)
+
+    def make(*overrides: str, resume: bool = False) -> PreTrainedTokenizerFast:
+        config = load_config("quickstart", [f"tokenizer.name={tmp_path / 'gpt'}", *overrides], presets=PRESETS)
+        return run_tokenizer(config, text, run, accelerator, resume)
+
+    with pytest.raises(ValueError, match=r"has no pad_token; name one, as in tokenizer.pad_token='<s>'"):
+        make()
+    tokenizer = make("tokenizer.pad_token=<|pad|>")
+    assert not run.path.exists()
+    ids = tokenizer(["a b", "a"], padding=True).input_ids
+    assert tokenizer.batch_decode(ids) == ["<|endoftext|>a b<|endoftext|>", "<|endoftext|>a<|endoftext|><|pad|><|pad|>"]
+
+    tokenizer.save_pretrained(run.model)
+    shutil.rmtree(tmp_path / "gpt")
+    resumed = make("tokenizer.pad_token=<|pad|>", resume=True)
+    assert fingerprint(text, resumed) == fingerprint(text, tokenizer)
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(
@@ -220,7 +280,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(
 def test_a_streamed_run_goes_on_where_it_ended(
     recipe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two steps and then two more give the metrics and weights of four at once."""
+    """Two steps and then two more give the metrics and weights of four at once, with the tokenizer of the run."""
     monkeypatch.chdir(tmp_path)
     words = [
         "the",
@@ -261,9 +321,15 @@ def test_a_streamed_run_goes_on_where_it_ended(
 
     run("whole", 4)
     run("parts", 2)
-    run("parts", 4, "--resume")
+    with monkeypatch.context() as patch:
+        patch.setattr(text_run, "train_tokenizer", None)
+        run("parts", 4, "--resume")
     for name in ("metrics.jsonl", "model/model.safetensors", "checkpoints/step-00000004/optimizer.bin"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+    train_tokenizer(["another text"], 259).save_pretrained(tmp_path / "parts/model")
+    with pytest.raises(ValueError, match="was trained with another tokenizer; resume with the same"):
+        run("parts", 4, "--resume")
 
 
 def test_the_model_folder_loads_and_reconstructs_without_the_lab(place: Path) -> None:
@@ -287,16 +353,19 @@ def test_the_reported_distortion_is_that_of_the_saved_model(place: Path) -> None
     from transformers import AutoTokenizer
 
     from delta_vae_lab.data import heldout_batches, load_text, tokenize
-    from delta_vae_lab.randomness import latent_noise
+    from delta_vae_lab.randomness import derive_seed, latent_noise
 
     folder = place / "runs/lm1b-quickstart"
     model = DeltaVaeForCausalLM.from_pretrained(folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-    metrics = json.loads((folder / "results.json").read_text())["metrics"]
+    results = json.loads((folder / "results.json").read_text())
     heldout = tokenize(tokenizer, load_text("builtin").heldout[:24])
-    rates = []
+    seed = derive_seed(results["seed"], "evaluation")
+    sums = {"rate": 0.0, "distortion": 0.0}
     for batch in heldout_batches(heldout, 5, tokenizer.pad_token_id):
-        noise = latent_noise(batch.attention_mask[:, 1:], 2, 0, 0, batch.rows)
+        noise = latent_noise(batch.attention_mask[:, 1:], model.config.latent_dim, seed, 0, batch.rows)
         with torch.no_grad():
-            rates += model(batch.input_ids, batch.attention_mask, noise=noise).rate.tolist()
-    assert metrics["rate_nats"] == pytest.approx(sum(rates) / 24, rel=1e-5)
+            out = model(batch.input_ids, batch.attention_mask, noise=noise)
+        sums = {name: total + float(out[name].sum()) for name, total in sums.items()}
+    for name, total in sums.items():
+        assert results["metrics"][f"{name}_nats"] == pytest.approx(total / 24, rel=1e-5), name

@@ -107,7 +107,7 @@ def test_a_vocabulary_too_small_for_bytes() -> None:
 
 def test_a_tokenizer_without_special_tokens(tmp_path: Path) -> None:
     folder = word_level(tmp_path, eos_token="<s>")
-    with pytest.raises(ValueError, match="has no pad_token, no bos_token; name one, as in pad_token='<s>'"):
+    with pytest.raises(ValueError, match="has no pad_token, no bos_token; name one, as in tokenizer.pad_token='<s>'"):
         load_tokenizer(folder)
     with pytest.raises(ValueError, match="has no bos_token"):
         load_tokenizer(folder, pad_token="<pad>")

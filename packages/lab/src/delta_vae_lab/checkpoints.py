@@ -33,7 +33,7 @@ class Progress:
 
     step: int
     positions: list[dict[str, Any]]  # in the data, of each process
-    fingerprint: dict[str, Any] | None = None  # of the data
+    fingerprint: dict[str, Any] | None = None  # of the data and how it is read
     format: int = FORMAT
 
 
@@ -61,15 +61,19 @@ def save_checkpoint(
     accelerator.wait_for_everyone()
 
 
-def load_checkpoint(checkpoint: Path, accelerator: Accelerator, polyak: AveragedModel | None) -> Progress:
-    """Restore weights, optimizer and Polyak average in place. Every process calls it."""
+def read_progress(checkpoint: Path) -> Progress:
+    """What a checkpoint is of."""
     progress = Progress(**json.loads((checkpoint / _PROGRESS).read_text()))
     if progress.format != FORMAT:
         raise ValueError(f"{checkpoint}: has format {progress.format}, this version reads {FORMAT}; start a new run")
+    return progress
+
+
+def load_checkpoint(checkpoint: Path, accelerator: Accelerator, polyak: AveragedModel | None) -> None:
+    """Restore weights, optimizer and Polyak average in place. Every process calls it."""
     accelerator.load_state(str(checkpoint))
     if polyak is not None:
         load_model(polyak, str(checkpoint / _POLYAK))
-    return progress
 
 
 def latest_sound(folder: Path) -> Path | None:
@@ -83,9 +87,13 @@ def latest_sound(folder: Path) -> Path | None:
 
 
 def agree_on_latest_sound(folder: Path, accelerator: Accelerator) -> Path | None:
-    """`latest_sound` as the main process sees it, told to every process."""
+    """`latest_sound` as the main process sees it, told to every process; `ValueError` if all there are are damaged."""
     answer = [latest_sound(folder) if accelerator.is_main_process else None]
     found: Path | None = broadcast_object_list(answer)[0]
+    if found is None and any(_checkpoints(folder)):
+        raise ValueError(
+            f"{folder}: every checkpoint is damaged; put a copy of one back, or start a new run in another folder"
+        )
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from delta_vae_lab.schedule import Schedule
@@ -110,7 +110,9 @@ class OptimizationSection:
     warmup_steps: int = 100
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01  # of matrices: not of norms, biases and embeddings
-    max_grad_norm: float = 1.0  # of the model and of the auxiliary prior, each by itself; 0: no clipping
+    # Of the model and of the auxiliary prior, each by itself; 0: no clipping. In nats a sentence 1 is exceeded at
+    # practically every step, so that gradients are normalised: batches of short and of long sentences weigh alike.
+    max_grad_norm: float = 1.0
     polyak_decay: float = 0.0  # 0: no averaging
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     compile: bool = False
@@ -163,12 +165,12 @@ def load_config(source: str | Path, overrides: Sequence[str] = (), presets: Path
         content = OmegaConf.create(path.read_text())
         if not OmegaConf.is_dict(content) or list(content.values()) == [None]:
             raise ValueError(f"{path}: must be a mapping of sections")
-        config = OmegaConf.merge(OmegaConf.structured(RunConfig), content)
+        config = OmegaConf.merge(OmegaConf.structured(RunConfig), _restore_no(content))
     for override in overrides:
         if "=" not in override:
             raise ValueError(f"{override!r}: an override must read section.key=value")
         with _one_line(override):
-            config = OmegaConf.merge(config, OmegaConf.from_dotlist([override]))
+            config = OmegaConf.merge(config, _restore_no(OmegaConf.from_dotlist([override])))
     with _one_line(path):
         run: RunConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
     check_config(run)
@@ -316,6 +318,14 @@ def _find(source: str | Path, presets: Path | None) -> Path:
     close = difflib.get_close_matches(str(source), names, n=1)
     remedy = f"did you mean {close[0]!r}?" if close else f"presets: {', '.join(names) or 'none'}"
     raise ValueError(f"config {str(source)!r}: is neither a file nor a preset; {remedy}")
+
+
+def _restore_no(content: DictConfig | ListConfig) -> DictConfig | ListConfig:
+    """YAML reads a bare `no` as false."""
+    key = "optimization.mixed_precision"
+    if OmegaConf.select(content, key) is False:
+        OmegaConf.update(content, key, "no")
+    return content
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from delta_vae_lab.training import NonFiniteError
+from delta_vae_lab.finiteness import NonFiniteError
 
 
 @contextmanager
@@ -14,12 +15,13 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
     """Within, an error that a user can mend is printed as one line and ends the program with code 2.
 
     Those are `ValueError`, `OSError` (a full disk, no permission) and `NonFiniteError`; with `debug` they keep their
-    traceback, as all others do.
+    traceback, as all others do. Of the processes of a machine only the first prints.
     """
     try:
         yield
     except (ValueError, OSError, NonFiniteError) as error:
         if debug:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"error: {' '.join(str(error).split())} (--debug shows where)", file=sys.stderr)
         raise SystemExit(2) from None

@@ -30,16 +30,20 @@ class RunFolder:
 
     path: Path
 
-    def start(self, config: RunConfig, resume: bool) -> None:
-        """Create the folder for this config, or check that it holds the run that the config would go on with."""
-        if not self.holds_a_run:
-            logger.info("%s: a new run%s", self.path, " (nothing to resume)" if resume else "")
-        elif not resume:
+    def check(self, config: RunConfig, resume: bool) -> None:
+        """Raise `ValueError` unless the folder is free or, with `resume`, holds a run that this config goes on with."""
+        if self.holds_a_run and not resume:
             raise ValueError(
                 f"{self.path} already holds a run: add --resume to go on with it, or choose another folder"
             )
-        else:
+        if self.holds_a_run:
             self._check_same_run(config)
+
+    def start(self, config: RunConfig, resume: bool) -> None:
+        """`check`, and write the config. From here on the folder holds a run, so all else should be built before."""
+        self.check(config, resume)
+        if resume and not any(self.checkpoints.glob("step-*")):
+            logger.warning("%s has no checkpoint to resume from: a new run starts", self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         partial = self.path / "config.yaml.partial"
         save_config(config, partial)

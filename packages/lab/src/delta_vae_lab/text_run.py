@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedTokenizerFast
 
 from delta_vae import DeltaVaeForCausalLM
@@ -27,24 +30,34 @@ TOKENIZER_SENTENCES = 1_000_000
 
 
 def run_tokenizer(
-    config: RunConfig, text: TextSplits, run: RunFolder, accelerator: Accelerator
+    config: RunConfig, text: TextSplits, run: RunFolder, accelerator: Accelerator, resume: bool = False
 ) -> PreTrainedTokenizerFast:
-    """The tokenizer that the config names, or one trained on the training split; it lies beside the weights."""
+    """With `resume` the run's own tokenizer; else the one that the config names, or one trained on the training split.
+
+    The main process makes it and tells the others. Nothing is written.
+    """
+    settings = config.tokenizer
+    tokenizer: PreTrainedTokenizerFast | None = None
     if accelerator.is_main_process:
-        settings = config.tokenizer
-        tokenizer = (
-            load_tokenizer(settings.name)
-            if settings.name
-            else train_tokenizer(text.training_sentences(TOKENIZER_SENTENCES), settings.vocab_size)
-        )
-        tokenizer.save_pretrained(run.model)
-    accelerator.wait_for_everyone()
-    return PreTrainedTokenizerFast.from_pretrained(run.model)
+        if resume and (run.model / "tokenizer.json").exists():
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(run.model)
+        elif settings.name:
+            tokens = {"bos_token": settings.bos_token, "eos_token": settings.eos_token, "pad_token": settings.pad_token}
+            tokenizer = load_tokenizer(settings.name, **tokens)
+        else:
+            tokenizer = train_tokenizer(text.training_sentences(TOKENIZER_SENTENCES), settings.vocab_size)
+    told: list[PreTrainedTokenizerFast] = broadcast_object_list([tokenizer])
+    return told[0]
+
+
+def fingerprint(text: TextSplits, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """What a resumed run must be given again: the text, and the tokenizer that reads it."""
+    return {**text.fingerprint, "tokenizer": sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()}
 
 
 def build_model(config: RunConfig, tokenizer: PreTrainedTokenizerFast) -> DeltaVaeForCausalLM:
     """The model with the initial parameters that the seed gives."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(derive_seed(config.seed, "parameters"))
         return DeltaVaeForCausalLM(model_config(config, tokenizer))
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import TorchDynamoPlugin, gather_object
-from torch import Tensor, nn
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, TorchDynamoPlugin, gather_object
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from delta_vae import DeltaVaeModel
-from delta_vae_lab.checkpoints import Progress, agree_on_latest_sound, load_checkpoint, save_checkpoint
+from delta_vae_lab.checkpoints import Progress, agree_on_latest_sound, load_checkpoint, read_progress, save_checkpoint
 from delta_vae_lab.configuration import OptimizationSection, RunConfig, flatten
 from delta_vae_lab.data.batches import TextBatch
+from delta_vae_lab.finiteness import check_finite
 from delta_vae_lab.optimization import (
     build_optimizer,
     build_polyak,
@@ -39,10 +42,6 @@ logger = logging.getLogger(__name__)
 Position = dict[str, Any]
 BAR = ("distortion_nats", "rate_nats", "committed_rate_nats")
 Model = TypeVar("Model", bound=DeltaVaeModel)
-
-
-class NonFiniteError(RuntimeError):
-    """A loss or gradient stopped being a number; the last checkpoint is from before it."""
 
 
 class Batches(Protocol):
@@ -67,6 +66,7 @@ def build_accelerator(config: RunConfig, run: RunFolder, cpu: bool = False) -> A
         dynamo_plugin=TorchDynamoPlugin(backend="inductor", dynamic=True) if config.optimization.compile else None,
         log_with=None if config.tracker == "none" else config.tracker,
         project_dir=run.trackers,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],  # as one process trains the tokenizer
     )
     if config.optimization.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("optimization.mixed_precision=fp16: needs a GPU; on a CPU use bf16 or no")
@@ -75,6 +75,7 @@ def build_accelerator(config: RunConfig, run: RunFolder, cpu: bool = False) -> A
             f"gradient_accumulation_steps={accelerator.gradient_accumulation_steps} in the launcher: "
             "must be 1; set optimization.accumulation instead"
         )
+    check_batch_size(config.optimization, accelerator.num_processes)
     return accelerator
 
 
@@ -91,15 +92,16 @@ def train(
     """Train to `config.optimization.steps` and return the model, the Polyak average if there is one, in eval mode.
 
     The loss of a step is the mean over its global batch, however that is split over processes and micro-steps. Every
-    process calls `evaluate(model, step)`. `fingerprint` is the data's, checked on resume. The caller ends the trackers
-    with `accelerator.end_training()`.
+    process calls `evaluate(model, step)`, and has the whole model in the end, also under FSDP. `fingerprint` is the
+    data's, checked on resume. The caller ends the trackers with `accelerator.end_training()`.
     """
     settings = config.optimization
-    check_batch_size(settings, accelerator.num_processes)
+    architecture = type(model)  # FSDP changes it
     optimizer = build_optimizer(model, settings)
     polyak = build_polyak(model, settings, accelerator)
     model, optimizer = accelerator.prepare(model, optimizer)
-    bare = accelerator.unwrap_model(model, keep_torch_compile=False)
+    # Without Accelerate's autocast around `forward` alone, so that all of an evaluation is in full precision.
+    bare = accelerator.unwrap_model(model, keep_fp32_wrapper=False, keep_torch_compile=False)
     averaged = cast("Model", bare if polyak is None else polyak.module)
     parameters = split_parameters(bare)
     start, origin = restore(config, accelerator, run, polyak, fingerprint) if resume else (0, None)
@@ -153,7 +155,16 @@ def train(
                     polyak,
                     keep=config.checkpoint.keep,
                 )
-    return averaged.eval()
+    return unsharded(averaged, architecture, accelerator).eval()
+
+
+def unsharded(model: Model, architecture: type[Model], accelerator: Accelerator) -> Model:
+    """The model, under FSDP a copy with whole parameters. Every process calls it."""
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return model
+    copy = architecture(model.config).to(accelerator.device)
+    copy.load_state_dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))
+    return copy
 
 
 def check_batch_size(settings: OptimizationSection, processes: int) -> None:
@@ -176,18 +187,20 @@ def restore(
     checkpoint = agree_on_latest_sound(run.checkpoints, accelerator)
     if checkpoint is None:
         return 0, None
-    progress = load_checkpoint(checkpoint, accelerator, polyak)
-    if progress.fingerprint != fingerprint:
+    progress = read_progress(checkpoint)
+    before, now = progress.fingerprint or {}, fingerprint or {}
+    if changed := sorted(name for name in before | now if before.get(name) != now.get(name)):
         raise ValueError(
-            f"{checkpoint}: was trained on data {progress.fingerprint}, not {fingerprint}; "
-            "resume with the same data or choose another folder"
+            f"{checkpoint}: was trained with another {', '.join(changed)}; resume with the same, or in another folder"
         )
     if progress.step > config.optimization.steps:
         raise ValueError(
             f"optimization.steps={config.optimization.steps}: {checkpoint} is already past it; "
             f"set at least {progress.step}"
         )
-    return progress.step, own_position(progress.positions, accelerator)
+    position = own_position(progress.positions, accelerator)
+    load_checkpoint(checkpoint, accelerator, polyak)
+    return progress.step, position
 
 
 def own_position(positions: list[Position], accelerator: Accelerator) -> Position:
@@ -233,51 +246,6 @@ def micro_batches(batch: TextBatch, parts: int) -> Iterator[TextBatch]:
     for i in range(0, len(batch.rows), size):
         rows = slice(i, i + size)
         yield TextBatch(batch.input_ids[rows], batch.attention_mask[rows], batch.rows[rows])
-
-
-def check_finite(
-    step: int,
-    loss: Tensor,
-    norms: dict[str, Tensor],
-    outputs: list[Any],
-    model: nn.Module,
-    accelerator: Accelerator,
-) -> None:
-    """Raise `NonFiniteError` on every process if the loss or a gradient of any is not finite, naming the first tensor.
-
-    With fp16 an infinite gradient is ordinary, as the gradient scaler skips that step: only the loss counts.
-    """
-    finite = loss.isfinite()
-    if accelerator.scaler is None:
-        for norm in norms.values():
-            finite = finite & whole(norm).isfinite()
-    if accelerator.reduce((~finite).int()).item() == 0:
-        return
-    named = gather_object([find_non_finite(outputs, model)])
-    tensor = next((name for name in named if name), "the gradient's norm")
-    raise NonFiniteError(
-        f"step {step}: {tensor} is not finite; the checkpoints before it are kept; "
-        "start again with a lower optimization.learning_rate or optimization.mixed_precision=no"
-    )
-
-
-def find_non_finite(outputs: list[Any], model: nn.Module) -> str | None:
-    """The first tensor that is not finite, in the order of computation: what a model returns, then gradients."""
-    for output in outputs:
-        posterior = output.posterior
-        tensors = {
-            "posterior mean": None if posterior is None else posterior.mean,
-            "posterior log_scale": None if posterior is None else posterior.log_scale,
-            "latents": output.latents,
-            "rate": output.rate,
-            "distortion": output.distortion,
-            "auxiliary_rate": output.auxiliary_rate,
-        }
-        for name, tensor in tensors.items():
-            if tensor is not None and not bool(tensor.isfinite().all()):
-                return name
-    gradients = ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
-    return next((f"gradient of {name}" for name, grad in gradients if not bool(whole(grad).isfinite().all())), None)
 
 
 def global_means(outputs: list[Any], norms: dict[str, Tensor], accelerator: Accelerator) -> dict[str, float]:

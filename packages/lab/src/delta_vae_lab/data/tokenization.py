@@ -66,7 +66,7 @@ def load_tokenizer(
     }
     if missing := [role for role, token in special_tokens.items() if token is None]:
         raise ValueError(
-            f"tokenizer {name_or_path!r} has no {', no '.join(missing)}; name one, as in {missing[0]}='<s>'"
+            f"tokenizer {name_or_path!r} has no {', no '.join(missing)}; name one, as in tokenizer.{missing[0]}='<s>'"
         )
     return _with_sentence_layout(backend, special_tokens)
 
