@@ -90,6 +90,16 @@ def test_a_decoder_without_latents_is_said_to_have_none() -> None:
     )
 
 
+def test_table_of_a_decoder_without_latents_has_no_rates() -> None:
+    alone = {
+        name: value for name, value in metrics(0.0, 0.0, 0.0, 0.0).items() if name not in ("latent_dim", "active_units")
+    }
+    table = render_table(alone, data="x", seed=0)
+    assert "rate, training prior" not in table
+    assert "slack" not in table
+    assert "distortion" in table
+
+
 def test_table_names_its_data_and_gives_bits_beside_nats() -> None:
     table = render_table(metrics(3.29, 0.10, 14.71, 13.88), data="lm1b-layout", seed=7)
     assert table.startswith("lm1b-layout: 500 held-out sentences, 15,000 tokens, seed 7\n")

@@ -12,7 +12,7 @@ from torch import Tensor
 from delta_vae_core import scaled
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # `==` of tensors is elementwise
 class CategoricalLikelihood:
     """One categorical distribution a token: `logits` (B, L, V)."""
 
@@ -28,7 +28,7 @@ class CategoricalLikelihood:
         return torch.multinomial(probabilities, 1, generator=generator).view(self.logits.shape[:2])
 
 
-@dataclass(frozen=True, eq=False)  # `==` of tensors is elementwise
+@dataclass(frozen=True, eq=False)
 class DiscretizedLogisticMixture:
     """K logistics a pixel, binned to integer levels (Salimans et al. 2017, PixelCNN++), over x (B, C, H, W).
 

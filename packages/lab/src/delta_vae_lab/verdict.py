@@ -28,6 +28,7 @@ _NATS = {
     "marginal_kl_nats": "marginal KL, rate - I(x; z)",
     "shuffle_gap_nats": "shuffle gap",
 }
+_OF_LATENTS = {"rate_nats", "committed_rate_nats", "slack_nats"}
 _PER_UNIT = {
     "nats_per_token": "nats a token, training prior",
     "auxiliary_nats_per_token": "nats a token, auxiliary prior",
@@ -75,8 +76,9 @@ def render_table(metrics: Mapping[str, float | int], *, data: str, seed: int) ->
     """The estimates with their standard errors as aligned plain text; what was not measured has no row."""
     title = f"{data}: {metrics['sentences']:,} held-out sentences, {metrics['tokens']:,} tokens, seed {seed}"
     rows = [("a sentence, ± standard error", "nats", "bits")]
+    measured = set(metrics) if "latent_dim" in metrics else set(metrics) - _OF_LATENTS
     for name, label in _NATS.items():
-        if name in metrics:
+        if name in measured:
             nats = Estimate.of(metrics, name)
             rows.append((label + _note(metrics, name), str(nats), str(nats.scaled(nats_to_bits(1.0)))))
     rows.append(("", "", ""))
