@@ -42,7 +42,7 @@ def test_a_block_is_rendered_from_the_files_it_names_and_nothing_else_moves(tmp_
     assert rows[0][1] == "-"  # a decoder without latents has no rate, and one bound under either prior
     assert rows[0].count("4.000 ± 0.010") == 2
     assert (
-        rendered.count("some text, 2,000 held-out sentences of 60,000 tokens, 100 steps, seed 0, a CPU, torch 2") == 1
+        rendered.count("some text, 2,000 held-out sentences of 60,000 tokens, 100 steps, a CPU, torch 2, seed 0.") == 1
     )
     assert render(rendered, tmp_path) == rendered
 

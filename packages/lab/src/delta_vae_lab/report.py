@@ -71,12 +71,15 @@ def _cell(result: Mapping[str, Any], name: str) -> str:
 
 def _sources(results: Sequence[Mapping[str, Any]]) -> str:
     """What the rows have in common, and what they do not, without repeating it."""
-    sources = dict.fromkeys(
-        f"{result['data']['name']}, {result['metrics']['sentences']:,} held-out sentences of "
-        f"{result['metrics']['tokens']:,} tokens, {result['metrics']['steps']:,} steps, seed {result['seed']}, "
-        f"{result['device']}, torch {result['versions']['torch']}"
-        for result in results
-    )
+    seeds: dict[str, set[int]] = {}
+    for result in results:
+        metrics = result["metrics"]
+        where = (
+            f"{result['data']['name']}, {metrics['sentences']:,} held-out sentences of {metrics['tokens']:,} tokens, "
+            f"{metrics['steps']:,} steps, {result['device']}, torch {result['versions']['torch']}"
+        )
+        seeds.setdefault(where, set()).add(result["seed"])
+    sources = [f"{where}, seed {' and '.join(map(str, sorted(seeds[where])))}" for where in seeds]
     return (
         f"Nats a sentence ± standard error over sentences; bounds in nats a token. {'; '.join(sources)}. "
         "Command, commit and data fingerprint are in each results file."
