@@ -4,6 +4,7 @@ from delta_vae_core.configuration import StrictConfig, checked, require
 from delta_vae_core.distributions import DiagonalGaussian, gaussian_kl, standard_normal
 from delta_vae_core.images import check_images, rotate, scaled
 from delta_vae_core.outputs import EncoderOutput, Likelihood
+from delta_vae_core.pixel_steps import PixelSteps
 from delta_vae_core.pixels import PixelConfig, PixelPreTrainedModel, PixelStack
 from delta_vae_core.sequences import check_right_padded, check_token_ids, flip, lengths_to_mask
 from delta_vae_core.transformer import TransformerConfig, TransformerPreTrainedModel, TransformerStack
@@ -16,6 +17,7 @@ __all__ = [
     "PixelConfig",
     "PixelPreTrainedModel",
     "PixelStack",
+    "PixelSteps",
     "StrictConfig",
     "TransformerConfig",
     "TransformerPreTrainedModel",

@@ -22,6 +22,7 @@ from delta_vae_core.configuration import StrictConfig, require
 from delta_vae_core.transformer import AttentionLayout, LatentAttention, ResidualLinear, Rotary, SelfAttention
 
 MODES = ("strict", "inclusive")
+ACTIVATIONS = {"relu": F.relu, "elu": F.elu}
 RASTER = AttentionLayout(None, None, past=0, causal=True)  # itself included: a strict stack's h has not read its pixel
 
 
@@ -30,6 +31,7 @@ class PixelConfig(StrictConfig):
 
     `num_layers` gated layers with windows of `kernel_size`, in as many groups as there are `attention_layers`, each of
     which ends with attention over the pixels before; with 0 of them there is one group, and no attention.
+    `activation`: "relu" or "elu", of what enters a gate.
     """
 
     height: int = 32
@@ -41,6 +43,7 @@ class PixelConfig(StrictConfig):
     attention_layers: int = 2
     num_heads: int = 4
     kernel_size: int = 3
+    activation: str = "relu"
     dropout: float | int = 0.0
     latent_dim: int = 8
 
@@ -61,6 +64,8 @@ class PixelConfig(StrictConfig):
         require(head_size, "hidden_size / num_heads", head_size % 2 == 0, "rotary positions need an even head size")
         odd = self.kernel_size >= 3 and self.kernel_size % 2 == 1
         require(self.kernel_size, "kernel_size", odd, "must be odd and at least 3")
+        known = self.activation in ACTIVATIONS
+        require(self.activation, "activation", known, f"use {' or '.join(map(repr, ACTIVATIONS))}")
         require(self.dropout, "dropout", 0 <= self.dropout < 1, "must be in [0, 1)")
         require(self.latent_dim, "latent_dim", self.latent_dim >= 0, "must be at least 0 (0 means no latents)")
 
@@ -180,15 +185,16 @@ class PixelLayer(nn.Module):
 
 
 class GatedResidual(nn.Module):
-    """x + a sigmoid(b), with (a, b) from the update by ELU, dropout and a linear layer; pixel by pixel."""
+    """x + a sigmoid(b), with (a, b) from the update by activation, dropout and a linear layer; pixel by pixel."""
 
     def __init__(self, config: PixelConfig) -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[config.activation]
         self.dropout = nn.Dropout(config.dropout)
         self.output = ResidualLinear(config.hidden_size, 2 * config.hidden_size)
 
     def forward(self, x: Tensor, update: Tensor) -> Tensor:
-        a, b = self.output(self.dropout(F.elu(update))).chunk(2, dim=-1)
+        a, b = self.output(self.dropout(self.activation(update))).chunk(2, dim=-1)
         return x + a * b.sigmoid()
 
 

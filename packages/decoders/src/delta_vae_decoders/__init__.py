@@ -3,7 +3,8 @@
 from transformers import AutoConfig, AutoModel
 
 from delta_vae_decoders.image import ImageDecoder, ImageDecoderConfig
-from delta_vae_decoders.likelihoods import CategoricalLikelihood, CategoricalPixels, DiscretizedLogisticMixture
+from delta_vae_decoders.likelihoods import CategoricalLikelihood
+from delta_vae_decoders.pixel_likelihoods import CategoricalPixels, DiscretizedLogisticMixture
 from delta_vae_decoders.text import TextDecoder, TextDecoderConfig
 
 __all__ = [

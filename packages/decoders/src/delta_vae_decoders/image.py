@@ -1,15 +1,31 @@
 """The image decoder: a causal pixel stack that attends over the latents of the rows."""
 
 # Like every config module: no `from __future__ import annotations`.
+import itertools
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from delta_vae_core import PixelConfig, PixelPreTrainedModel, PixelStack, check_images, checked, require, scaled
-from delta_vae_decoders.likelihoods import CategoricalPixels, DiscretizedLogisticMixture
-
-PixelLikelihood = DiscretizedLogisticMixture | CategoricalPixels
+from delta_vae_core import (
+    PixelConfig,
+    PixelPreTrainedModel,
+    PixelStack,
+    PixelSteps,
+    check_images,
+    checked,
+    require,
+    scaled,
+)
+from delta_vae_decoders.pixel_likelihoods import (
+    CategoricalPixels,
+    DiscretizedLogisticMixture,
+    PixelLikelihood,
+    check_temperature,
+)
+from delta_vae_decoders.pixel_sampling import draw_pixels, evaluation_mode
 
 
 @checked
@@ -74,30 +90,99 @@ class ImageDecoder(PixelPreTrainedModel):
 
     def read(self, pixels: Tensor, latents: Tensor | None = None) -> PixelLikelihood:
         """The same for (B, C, H, W) in [-1, 1]."""
-        row_input = None
-        if self.config.latent_dim:
-            latents = self._checked_latents(latents, pixels)
-            row_input = None if self.latent_embedding is None else self.latent_embedding(latents)
-        elif latents is not None:
-            raise ValueError("latents were given to a decoder with latent_dim=0: leave them out")
-        return self._likelihood(self.stack(pixels, latents, row_input))
+        latents, row_input = self._conditioning(latents, pixels.shape[0], pixels.dtype)
+        return self._likelihood(self.stack(pixels, latents, row_input).permute(0, 2, 3, 1))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num_images: int = 1,
+        latents: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        use_cache: bool = True,
+        progress: bool | None = None,
+    ) -> Tensor:
+        """Draw x (B, C, H, W) from p(x | z), z (B, T, D), B = `num_images`: levels, uint8 where at most 256.
+
+        A pixel is constant work apart from attention; without `use_cache` it is a whole `read`, for the same images up
+        to rounding. Meanwhile dropout and autocast are off. `temperature` is that of the likelihood's `sample`.
+        `progress` shows a bar; None shows one for images of 1,024 pixels and more where standard error is a terminal.
+        """
+        check_temperature(temperature)
+        require(num_images, "num_images", num_images >= 1, "draw at least 1")
+        _, height, width = self.config.image_shape
+        with evaluation_mode(self), torch.autocast(self.device.type, enabled=False):
+            steps = self._cached_steps if use_cache else self._naive_steps
+            return draw_pixels(
+                steps(num_images, latents),
+                height,
+                width,
+                self.config.levels,
+                temperature=temperature,
+                generator=generator,
+                progress=progress,
+            )
+
+    def _cached_steps(self, batch: int, latents: Tensor | None) -> Callable[[Tensor | None], PixelLikelihood]:
+        latents, row_input = self._conditioning(latents, batch, self.dtype)
+        steps = PixelSteps(self.stack, batch, latents, row_input)
+        weight, bias = self._head()
+
+        def predict(last: Tensor | None) -> PixelLikelihood:
+            parameters = F.linear(steps(last).to(weight.dtype), weight, bias)
+            return self._from_parameters(parameters[:, None, None])
+
+        return predict
+
+    def _naive_steps(self, batch: int, latents: Tensor | None) -> Callable[[Tensor | None], PixelLikelihood]:
+        pixels = torch.zeros(batch, *self.config.image_shape, dtype=self.dtype, device=self.device)
+        places = itertools.product(range(self.config.height), range(self.config.width))
+        before = [(0, 0)]
+
+        def predict(last: Tensor | None) -> PixelLikelihood:
+            if last is not None:
+                row, column = before.pop()
+                pixels[:, :, row, column] = last.to(self.dtype)
+            before[:] = [next(places)]
+            return self.read(pixels, latents).pixel(*before[0])
+
+        return predict
 
     def _likelihood(self, hidden: Tensor) -> PixelLikelihood:
-        # In bfloat16 a mean in [-1, 1] would be as coarse as the 256 levels.
+        """From features (B, H, W, hidden)."""
         with torch.autocast(hidden.device.type, enabled=False):
-            dtype = torch.promote_types(hidden.dtype, torch.float32)
-            weight, bias = self.head.weight.to(dtype), self.head.bias.to(dtype)
-            parameters = F.linear(hidden.permute(0, 2, 3, 1).to(dtype), weight, bias)
+            weight, bias = self._head()
+            parameters = F.linear(hidden.to(weight.dtype), weight, bias)
+        return self._from_parameters(parameters)
+
+    def _head(self) -> tuple[Tensor, Tensor]:
+        # In bfloat16 a mean in [-1, 1] would be as coarse as the 256 levels.
+        dtype = torch.promote_types(self.head.weight.dtype, torch.float32)
+        return self.head.weight.to(dtype), self.head.bias.to(dtype)
+
+    def _from_parameters(self, parameters: Tensor) -> PixelLikelihood:
         kind = DiscretizedLogisticMixture if self.config.likelihood == "mixture" else CategoricalPixels
         return kind.from_parameters(parameters, self.config.channels, self.config.levels)
 
-    def _checked_latents(self, latents: Tensor | None, pixels: Tensor) -> Tensor:
-        size, needed = self.config.latent_dim, (pixels.shape[0], self.config.height, self.config.latent_dim)
+    def _conditioning(
+        self, latents: Tensor | None, batch: int, dtype: torch.dtype
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The latents as the stack reads them, and what they add to the input of every row."""
+        size, needed = self.config.latent_dim, (batch, self.config.height, self.config.latent_dim)
+        if not size:
+            if latents is not None:
+                raise ValueError("latents were given to a decoder with latent_dim=0: leave them out")
+            return None, None
         if latents is None:
             raise ValueError(f"no latents were given to a decoder with latent_dim={size}: pass (B, T, {size})")
+        if latents.dim() == 3 and latents.shape[1] != needed[1]:
+            raise ValueError(f"{latents.shape[1]} latents for {needed[1]} rows: pass {needed}, one latent a row")
         if tuple(latents.shape) != needed:
             raise ValueError(
-                f"latents of shape {tuple(latents.shape)} for images {tuple(pixels.shape)}: "
+                f"latents of shape {tuple(latents.shape)} for {batch} images: "
                 f"the decoder needs {needed}, one latent a row"
             )
-        return latents.to(pixels.dtype)
+        latents = latents.to(dtype)
+        return latents, None if self.latent_embedding is None else self.latent_embedding(latents)

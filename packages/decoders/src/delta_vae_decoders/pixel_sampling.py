@@ -1,0 +1,57 @@
+"""Drawing images pixel by pixel."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import logging
+
+from delta_vae_core import scaled
+from delta_vae_decoders.pixel_likelihoods import PixelLikelihood
+
+LONG = 1024  # pixels, from which a progress bar is of use
+
+
+def draw_pixels(
+    predict: Callable[[Tensor | None], PixelLikelihood],
+    height: int,
+    width: int,
+    levels: int,
+    *,
+    temperature: float,
+    generator: torch.Generator | None,
+    progress: bool | None,
+) -> Tensor:
+    """Levels (B, C, H, W), uint8 where there are at most 256 of them, else int64.
+
+    `predict` is asked for every pixel in raster order, given the value (B, C) in [-1, 1] of the one before, None for
+    the first; it answers with a likelihood of 1 x 1 pixels.
+    """
+    if progress is None:
+        progress = height * width >= LONG and sys.stderr.isatty()
+    drawn: list[Tensor] = []
+    last = None
+    with logging.tqdm(total=height * width, desc="sampling", unit=" pixels", disable=not progress) as bar:
+        for _ in range(height):
+            for _ in range(width):
+                drawn.append(predict(last).sample(generator, temperature))
+                last = scaled(drawn[-1].flatten(1), levels)
+            bar.update(width)
+    dtype = torch.uint8 if levels <= 256 else torch.long
+    return torch.cat(drawn, dim=-1).unflatten(-1, (height, width)).squeeze(2).to(dtype)
+
+
+@contextlib.contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Within, no part of `module` is in training mode; afterwards each part is in the mode it was in."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
