@@ -1,10 +1,17 @@
-"""Known sentences, and the same on disk."""
+"""Known sentences and images, and the same on disk."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from datasets import Dataset, disable_progress_bars, enable_progress_bars
+from PIL import Image
+
+Levels = npt.NDArray[np.uint8]
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +38,30 @@ def parquet(tmp_path: Path, sentences: list[str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Dataset.from_dict({"text": texts, "other": texts}).to_parquet(path, batch_size=4)  # several row groups a file
     return tmp_path / "copy"
+
+
+@pytest.fixture
+def noise() -> Callable[..., Levels]:
+    """Levels 0 to 255 of the shape that it is called with, others at every call."""
+    rng = np.random.default_rng(0)
+    return lambda *shape: rng.integers(0, 256, size=shape, dtype=np.uint8)
+
+
+@pytest.fixture
+def write_images() -> Callable[[Path, Levels], list[Path]]:
+    """Write (N, C, H, W) into a folder as 0000.png ..., RGB or grey."""
+
+    def write(folder: Path, images: Levels) -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [folder / f"{i:04}.png" for i in range(len(images))]
+        for file, levels in zip(files, images, strict=True):
+            Image.fromarray(levels.transpose(1, 2, 0) if len(levels) == 3 else levels[0]).save(file)
+        return files
+
+    return write
+
+
+@pytest.fixture
+def digest() -> Callable[[Levels], dict[str, Any]]:
+    """What a fingerprint says of a split."""
+    return lambda images: {"images": len(images), "sha256": sha256(images.tobytes()).hexdigest()}

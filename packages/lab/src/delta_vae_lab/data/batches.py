@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from delta_vae_lab.data.tokens import TokenizedText
+from delta_vae_lab.modality import TEXT, Modality
 from delta_vae_lab.randomness import derive_seed
 
 BUCKET_BATCHES = 50  # sentences are sorted by length among this many batches: little padding, still random company
@@ -29,6 +30,26 @@ class TextBatch:
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     rows: list[int]
+
+    @property
+    def modality(self) -> Modality:
+        return TEXT
+
+    @property
+    def steps(self) -> torch.Tensor:
+        """(b, L): one latent a predicted token."""
+        return self.attention_mask[:, 1:].bool()
+
+    @property
+    def units(self) -> torch.Tensor:
+        """(b,), predicted tokens."""
+        return self.steps.sum(1)
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+
+    def part(self, rows: slice) -> "TextBatch":
+        return TextBatch(self.input_ids[rows], self.attention_mask[rows], self.rows[rows])
 
     def to(self, device: torch.device | str) -> "TextBatch":
         return replace(

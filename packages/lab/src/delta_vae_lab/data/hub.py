@@ -14,7 +14,7 @@ PARQUET_REVISION = "refs/convert/parquet"
 HELDOUT_SPLITS = ("validation", "valid", "heldout", "dev", "test")
 
 # `datasets` retries an unreachable name for half a minute: what can only be a path is not looked up.
-_HUB_NAME = re.compile(r"(?!.*\.(txt|gz|zip|parquet|jsonl?|csv)$)\w[\w.-]*(/[\w.-]+)?")
+_HUB_NAME = re.compile(r"(?!.*\.(txt|gz|zip|tar|parquet|jsonl?|csv|npz|png|jpe?g)$)\w[\w.-]*(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,7 @@ def load_hub_text(spec: str, *, streaming: bool, config: str | None, revision: s
     """
     spec = LM1B if spec == "lm1b" else spec
     revision = PARQUET_REVISION if spec == LM1B and revision is None else revision
-    splits = _load(spec, streaming=streaming, config=config, revision=revision)
-    if "train" not in splits:
-        raise ValueError(f"data {spec!r} has the splits {sorted(splits)}; training needs one called 'train'")
-    heldout = next((name for name in HELDOUT_SPLITS if name in splits), None)
+    splits, heldout = load_splits(spec, streaming=streaming, config=config, revision=revision)
     for split in filter(None, ("train", heldout)):
         features = splits[split].features or {}
         if getattr(features.get(column), "dtype", None) not in ("string", "large_string"):
@@ -52,6 +49,16 @@ def load_hub_text(spec: str, *, streaming: bool, config: str | None, revision: s
         name=name,
         source=" ".join(filter(None, (name, config, revision))) + (f", held out: {heldout}" if heldout else ""),
     )
+
+
+def load_splits(
+    spec: str, *, streaming: bool = False, config: str | None = None, revision: str | None = None
+) -> tuple[dict, str | None]:
+    """The splits by name, "train" among them, and which of them is held out: the first of `HELDOUT_SPLITS`, if any."""
+    splits = _load(spec, streaming=streaming, config=config, revision=revision)
+    if "train" not in splits:
+        raise ValueError(f"data {spec!r} has the splits {sorted(splits)}; training needs one called 'train'")
+    return splits, next((name for name in HELDOUT_SPLITS if name in splits), None)
 
 
 def all_sentences(dataset: Dataset | IterableDataset) -> Iterator[str]:
