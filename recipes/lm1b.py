@@ -4,35 +4,29 @@ accelerate launch recipes/lm1b.py --config quickstart|small|base|FILE [--data bu
     [--resume] [section.key=value ...]
 """
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
 from delta_vae_lab.configuration import load_config
-from delta_vae_lab.console import one_line_errors
+from delta_vae_lab.console import one_line_errors, recipe_arguments
 from delta_vae_lab.data import load_text, tokenize
 from delta_vae_lab.run_folder import RunFolder
-from delta_vae_lab.text_run import HeldoutBound, build_model, fingerprint, run_tokenizer, write_report
+from delta_vae_lab.sections import TextRunConfig
+from delta_vae_lab.text_run import build_text_model, run_tokenizer, text_fingerprint, watch_text, write_text_report
 from delta_vae_lab.training import build_accelerator, train
 
 PRESETS = Path(__file__).parent / "configs" / "lm1b"
 CARD = Path(__file__).parents[1] / "hub_cards" / "text.md.j2"
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments() -> Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="quickstart", help="a preset or a YAML file")
-    parser.add_argument("--data", help="builtin, a file or folder of text, or a data set on the Hub")
-    parser.add_argument("--output-dir", type=Path, help="default: runs/lm1b-CONFIG")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
-    parser.add_argument("--debug", action="store_true", help="show where an error was raised")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="e.g. prior.alpha=[0.5,0.9]")
-    return parser.parse_intermixed_args()
+    return recipe_arguments(__doc__, "lm1b", data="builtin, a file or folder of text, or a data set on the Hub")
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(arguments: Namespace) -> None:
     """Parse, load, build, train, evaluate, write."""
-    config = load_config(arguments.config, arguments.overrides, PRESETS)
+    config = load_config(TextRunConfig, arguments.config, arguments.overrides, PRESETS)
     config.data.name = arguments.data or config.data.name
     run = RunFolder(arguments.output_dir or Path("runs") / f"lm1b-{Path(arguments.config).stem}")
     run.check(config, arguments.resume)
@@ -47,7 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
         column=source.column,
     )
     tokenizer = run_tokenizer(config, text, run, accelerator, arguments.resume)
-    heldout = tokenize(tokenizer, text.heldout[: config.evaluation.sentences], max_length=config.max_length)
+    heldout = tokenize(tokenizer, text.heldout[: config.evaluation.examples], max_length=config.max_length)
     batches = text.training_batches(
         tokenizer,
         batch_size=config.optimization.batch_size,
@@ -56,14 +50,14 @@ def main(arguments: argparse.Namespace) -> None:
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
     )
-    model = build_model(config, tokenizer)
+    model = build_text_model(config, tokenizer)
     if accelerator.is_main_process:
         run.start(config, arguments.resume)
         tokenizer.save_pretrained(run.model)
-    evaluate, origin = HeldoutBound(heldout, config), fingerprint(text, tokenizer)
+    evaluate, origin = watch_text(heldout, tokenizer, config), text_fingerprint(text, tokenizer)
     model = train(model, batches, config, accelerator, run, evaluate, arguments.resume, origin)
     if accelerator.is_main_process:
-        print(write_report(model, tokenizer, text, heldout, config, run, accelerator, CARD))
+        print(write_text_report(model, tokenizer, text, heldout, config, run, accelerator, CARD))
     accelerator.end_training()
 
 

@@ -6,21 +6,21 @@ import pytest
 
 from delta_vae import DeltaVaeForCausalLM
 from delta_vae_core import bits_to_nats
-from delta_vae_lab.architecture import model_config
-from delta_vae_lab.configuration import DecoderSection, EncoderSection, PriorSection, RunConfig
+from delta_vae_lab.architecture import text_model_config
 from delta_vae_lab.data.tokenization import train_tokenizer
+from delta_vae_lab.sections import PriorSection, TextDecoderSection, TextEncoderSection, TextRunConfig
 
 TOKENIZER = train_tokenizer(["a cat sat on a mat"] * 9, 262)
 
 
 def build(max_length: int = 40, **prior: Any) -> Any:
-    config = RunConfig(
+    config = TextRunConfig(
         prior=PriorSection(**prior),
-        encoder=EncoderSection(hidden_size=8, num_layers=1, num_heads=2, direction="none"),
-        decoder=DecoderSection(hidden_size=12, num_layers=2, num_heads=2, dropout=0.3, latent_attention="full"),
+        encoder=TextEncoderSection(hidden_size=8, num_layers=1, num_heads=2, direction="none"),
+        decoder=TextDecoderSection(hidden_size=12, num_layers=2, num_heads=2, dropout=0.3, latent_attention="full"),
         max_length=max_length,
     )
-    return DeltaVaeForCausalLM(model_config(config, TOKENIZER))
+    return DeltaVaeForCausalLM(text_model_config(config, TOKENIZER))
 
 
 def test_sizes_and_tokens_reach_the_parts() -> None:

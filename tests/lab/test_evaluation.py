@@ -19,7 +19,7 @@ from delta_vae_encoders import TextEncoderConfig
 from delta_vae_lab.data.batches import TextBatch, heldout_batches
 from delta_vae_lab.data.tokens import TokenizedText
 from delta_vae_lab.estimates import importance_weighted_nll
-from delta_vae_lab.evaluation import evaluate_bound, evaluate_text, importance_log_weights
+from delta_vae_lab.evaluation import evaluate, evaluate_bound, importance_log_weights
 from delta_vae_lab.measurement import measure, rate_profile
 from delta_vae_lab.randomness import derive_seed, latent_noise
 from delta_vae_priors import AR1PriorConfig, AuxiliaryPriorConfig
@@ -108,7 +108,7 @@ def test_the_bound_is_the_mean_over_sentences_taken_alone() -> None:
 
 def test_perplexities_are_of_sums_over_the_whole_set() -> None:
     model = build()
-    metrics, alone = evaluate_text(model, batches(4), words=50, seed=3, importance_samples=1), one_by_one(model, seed=3)
+    metrics, alone = evaluate(model, batches(4), words=50, seed=3, importance_samples=1), one_by_one(model, seed=3)
     tokens = sum(len(sentence) + 1 for sentence in sentences())
     for prefix, rate in (("", alone["rate"]), ("auxiliary_", alone["auxiliary_rate"])):
         nats = float((rate + alone["distortion"]).sum())
@@ -119,12 +119,12 @@ def test_perplexities_are_of_sums_over_the_whole_set() -> None:
 
 def test_neither_batch_size_nor_repetition_changes_an_estimate() -> None:
     model = build()
-    by_size = [evaluate_text(model, batches(size), seed=5, importance_samples=6) for size in (1, 4, 4, 64)]
+    by_size = [evaluate(model, batches(size), seed=5, importance_samples=6) for size in (1, 4, 4, 64)]
     assert by_size[1] == by_size[2]
     for name in by_size[0].keys() - {"smallest_batch_slack_nats"}:
         values = [metrics[name] for metrics in by_size]
         assert values == pytest.approx([values[0]] * 4, abs=2e-4), name
-    other_seed = evaluate_text(model, batches(4), seed=6, importance_samples=6)
+    other_seed = evaluate(model, batches(4), seed=6, importance_samples=6)
     assert other_seed["distortion_nats"] != by_size[1]["distortion_nats"]
     assert other_seed["rate_nats"] == by_size[1]["rate_nats"], "the rate needs no draw of z"
 
@@ -182,7 +182,7 @@ def test_importance_weights_are_joint_over_posterior_density() -> None:
 
 
 def test_importance_weighted_bound_is_of_as_many_samples_and_sentences_as_asked_for() -> None:
-    metrics = evaluate_text(build(), batches(4), importance_samples=7, importance_sentences=5)
+    metrics = evaluate(build(), batches(4), importance_samples=7, importance_examples=5)
     assert (metrics["importance_samples"], metrics["importance_sentences"]) == (7, 5)
     assert metrics["importance_gain_nats"] > 0
     assert metrics["auxiliary_importance_gain_nats"] > 0
@@ -191,7 +191,7 @@ def test_importance_weighted_bound_is_of_as_many_samples_and_sentences_as_asked_
 def test_information_is_about_as_many_sentences_as_asked_for_and_they_alone() -> None:
     """Four of the 21, evenly spaced in the order by length, evaluated by themselves on the noise of their places."""
     model = build()
-    metrics = evaluate_text(model, batches(4), importance_samples=1, information_sentences=4)
+    metrics = evaluate(model, batches(4), importance_samples=1, information_examples=4)
     record = measure(model, batches(4), seed=0)
     rows = torch.tensor([0, 7, 13, 20])
     assert metrics["information_sentences"] == 4
@@ -200,14 +200,14 @@ def test_information_is_about_as_many_sentences_as_asked_for_and_they_alone() ->
         float(record.rate[rows].mean())
     )
     assert metrics["rate_nats"] == pytest.approx(float(record.rate.mean()))
-    everything = evaluate_text(model, batches(4), importance_samples=1)
+    everything = evaluate(model, batches(4), importance_samples=1)
     assert everything["information_sentences"] == 21
     assert everything["active_units"] == metrics["active_units"]
 
 
 def test_the_lm1b_preset_evaluates_on_the_whole_protocol_shard_and_not_on_all_fifty() -> None:
     preset = Path(__file__).parents[2] / "recipes/configs/lm1b/base.yaml"
-    assert 6_075 <= yaml.safe_load(preset.read_text())["evaluation"]["sentences"] < 50_000
+    assert 6_075 <= yaml.safe_load(preset.read_text())["evaluation"]["examples"] < 50_000
 
 
 def test_shuffle_gap_decodes_every_sentence_under_the_z_of_the_one_before() -> None:
@@ -215,7 +215,7 @@ def test_shuffle_gap_decodes_every_sentence_under_the_z_of_the_one_before() -> N
     same_length = [(t, t + 1, 5) for t in range(3, 9)]
     record = measure(model, batches(4, same_length), seed=4)
     assert record.z is not None
-    metrics = evaluate_text(model, batches(4, same_length), seed=4, importance_samples=1)
+    metrics = evaluate(model, batches(4, same_length), seed=4, importance_samples=1)
     gaps = []
     with torch.no_grad():
         for i in range(6):
@@ -229,7 +229,7 @@ def test_shuffle_gap_decodes_every_sentence_under_the_z_of_the_one_before() -> N
 def test_at_the_floor_the_latents_tell_the_length_and_nothing_else() -> None:
     model = build(alpha=0.95)
     silence(model)
-    metrics = evaluate_text(model, batches(4), importance_samples=1)
+    metrics = evaluate(model, batches(4), importance_samples=1)
     assert metrics["slack_nats"] == pytest.approx(0, abs=1e-5)
     assert metrics["mutual_information_given_length_nats"] == pytest.approx(0, abs=1e-6)
     assert metrics["mutual_information_nats"] > 0
@@ -256,7 +256,7 @@ def copier() -> DeltaVaeForCausalLM:
 def test_a_decoder_that_copies_loses_log_nine_and_more_without_its_z(copier: DeltaVaeForCausalLM) -> None:
     """Nine sentences, equally often, each known from its z: I(x; z) = ln 9 = 2.197 nats."""
     nine = [(token,) * 4 for token in range(3, VOCABULARY)] * 8
-    metrics = evaluate_text(copier, batches(16, nine), importance_samples=8)
+    metrics = evaluate(copier, batches(16, nine), importance_samples=8)
     assert metrics["distortion_nats"] < 1
     assert metrics["mutual_information_nats"] == pytest.approx(math.log(9), abs=0.05)
     assert metrics["mutual_information_nats"] == pytest.approx(metrics["mutual_information_given_length_nats"])
@@ -266,7 +266,7 @@ def test_a_decoder_that_copies_loses_log_nine_and_more_without_its_z(copier: Del
 
 def test_a_decoder_without_latents_has_a_distortion_and_no_more() -> None:
     model = build(latent_dim=0)
-    metrics = evaluate_text(model, batches(4), words=60)
+    metrics = evaluate(model, batches(4), words=60)
     assert metrics["rate_nats"] == metrics["committed_rate_nats"] == 0
     assert metrics["negative_elbo_nats"] == metrics["distortion_nats"] > 0
     assert metrics["perplexity_per_word"] > metrics["perplexity_per_token"] > 1
@@ -290,7 +290,7 @@ def test_evaluation_leaves_modes_gradients_and_random_state_alone() -> None:
     model.prior.eval()
     modes = [module.training for module in model.modules()]
     state = torch.random.get_rng_state()
-    first, second = (evaluate_text(model, batches(4), importance_samples=2) for _ in range(2))
+    first, second = (evaluate(model, batches(4), importance_samples=2) for _ in range(2))
     assert first == second, "dropout is off inside"
     assert [module.training for module in model.modules()] == modes
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -309,13 +309,13 @@ def test_training_goes_on_after_an_evaluation() -> None:
     ("options", "message"),
     [
         ({"importance_samples": 0}, r"importance_samples=0: .* take 1 or more"),
-        ({"importance_sentences": 1}, r"importance_sentences=1: .* needs 2 or more"),
-        ({"information_sentences": 1}, r"information_sentences=1: .* needs 2 or more"),
+        ({"importance_examples": 1}, r"importance_examples=1: .* needs 2 or more"),
+        ({"information_examples": 1}, r"information_examples=1: .* needs 2 or more"),
     ],
 )
 def test_what_cannot_be_estimated_is_refused(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        evaluate_text(build(), batches(4), **options)
+        evaluate(build(), batches(4), **options)
 
 
 def test_an_empty_set_is_refused() -> None:

@@ -1,5 +1,6 @@
 """What a figure shows is what it was given; it says of which data, seed and n, and leaves matplotlib's state alone."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from matplotlib.figure import Figure
 
 from delta_vae_lab.figures import rate_by_position, rate_heat_map, save_figure, training_curves, write_figures
 from delta_vae_lab.measurement import RateProfile
+from delta_vae_lab.modality import IMAGES, TEXT
 
-WHERE: dict[str, Any] = {"data": "cpython-language-reference", "seed": 7}
+WHERE: dict[str, Any] = {"data": "cpython-language-reference", "seed": 7, "modality": TEXT}
+LN_2 = math.log(2)
+OF_IMAGES: dict[str, Any] = {"data": "digits", "seed": 7, "modality": IMAGES}
 
 
 def rows() -> list[dict[str, Any]]:
@@ -69,6 +73,21 @@ def test_training_curves_compare_batches_of_any_length() -> None:
     assert title(figure) == "cpython-language-reference, seed 7, held-out n = 150"
 
 
+def test_training_curves_of_images_are_in_bits_a_dimension() -> None:
+    """Images of 64 dimensions: 128 ln 2 nats are 128 bits, 2 a dimension."""
+    nats = {"distortion_nats": 128 * LN_2, "rate_nats": 16 * LN_2, "committed_rate_nats": 8 * LN_2}
+    training = {"step": 1, "dimensions_per_image": 64.0} | nats
+    held_out = {"step": 2, "heldout_images": 10, "heldout_dimensions": 640}
+    held_out |= {f"heldout_{name}": 2 * value for name, value in nats.items()}
+    figure = training_curves([training, held_out], **OF_IMAGES)
+    for axis, expected in ((0, [2.0, 4.0]), (2, [0.125, 0.25])):
+        drawn = lines(figure, axis)[:2]
+        assert [x for x, _ in drawn] == [[1], [2]]
+        assert [y for _, (y,) in drawn] == pytest.approx(expected)
+    assert {axis.get_ylabel() for axis in figure.axes} == {"bits/dim"}
+    assert title(figure) == "digits, seed 7, held-out n = 10"
+
+
 def test_a_run_without_latents_has_a_distortion_alone() -> None:
     without = [{**row, "rate_nats": 0.0, "committed_rate_nats": 0.0} for row in rows() if "rate_nats" in row]
     figure = training_curves(without, **WHERE)
@@ -91,6 +110,14 @@ def test_rate_by_position_sums_over_dimensions(profile: RateProfile) -> None:
     assert rate[0] == committed[0] == [1, 2, 3, 4, 5]
     assert rate[1] == pytest.approx(profile.kl.sum(1)[:5].tolist())
     assert committed[1] == pytest.approx(profile.committed.sum(1)[:5].tolist())
+
+
+def test_steps_of_images_are_their_rows_all_of_which_are_drawn() -> None:
+    profile = RateProfile(kl=torch.rand(8, 2), committed=torch.rand(8, 2), sequences=torch.full((8,), 300))
+    heat, position = rate_heat_map(profile, **OF_IMAGES), rate_by_position(profile, **OF_IMAGES)
+    assert heat.axes[2].get_xlabel() == position.axes[0].get_xlabel() == "latent step t (row of the image)"
+    assert title(heat) == title(position) == "digits, seed 7, n = 300 held-out images"
+    assert lines(position, 0)[0][0] == list(range(1, 9))
 
 
 def test_a_posterior_that_is_the_prior_can_be_drawn() -> None:

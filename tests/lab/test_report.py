@@ -11,7 +11,8 @@ DOCUMENT = "before\n<!-- results results/*.json -->\nstale\n<!-- /results -->\na
 
 
 def write(folder: Path, run: str, metrics: dict[str, float], **more: object) -> None:
-    common = {"sentences": 2000, "tokens": 60_000, "steps": 100, "committed_rate_nats": 0.0}
+    counts = {} if "images" in metrics else {"sentences": 2000, "tokens": 60_000}
+    common = counts | {"steps": 100, "committed_rate_nats": 0.0}
     result = {
         "run": run,
         "seed": 0,
@@ -45,6 +46,48 @@ def test_a_block_is_rendered_from_the_files_it_names_and_nothing_else_moves(tmp_
         rendered.count("some text, 2,000 held-out sentences of 60,000 tokens, 100 steps, a CPU, torch 2, seed 0.") == 1
     )
     assert render(rendered, tmp_path) == rendered
+
+
+IMAGES = {"images": 500, "dimensions": 500 * 64}
+
+
+def test_images_are_compared_in_bits_per_dim_with_the_rates_share_in_parentheses(tmp_path: Path) -> None:
+    latents = {
+        **IMAGES, "latent_dim": 2, "rate_nats": 12.0, "rate_nats_stderr": 0.05, "mutual_information_nats": 4.0,
+        "mutual_information_nats_stderr": 0.1, "bits_per_dim": 1.9, "bits_per_dim_stderr": 0.02,
+        "rate_bits_per_dim": 0.27051, "auxiliary_bits_per_dim": 1.8, "auxiliary_bits_per_dim_stderr": 0.02,
+        "auxiliary_rate_bits_per_dim": 0.17, "training_seconds": 5400.0,
+    }  # fmt: skip
+    alone = {**IMAGES, "bits_per_dim": 1.75, "bits_per_dim_stderr": 0.03, "rate_bits_per_dim": 0.0}
+    data = {"name": "digits", "levels": 17}
+    write(tmp_path, "a-delta-vae", latents, data=data)
+    write(tmp_path, "b-decoder", alone, data=data)
+    lines = render(DOCUMENT, tmp_path).splitlines()
+    heads, without, withal = ([cell.strip() for cell in lines[i].split("|")[1:-1]] for i in (2, 4, 5))
+    by_head = dict(zip(heads, zip(without, withal, strict=True), strict=True))
+    assert by_head["run"] == ("b-decoder", "a-delta-vae")
+    assert by_head["rate"] == ("-", "12.000 ± 0.050")
+    assert by_head["I(x; z)"] == ("-", "4.00 ± 0.10")
+    assert by_head["bits/dim (rate)"] == ("1.750 ± 0.030", "1.900 ± 0.020 (0.2705)")
+    assert by_head["the same, auxiliary prior"] == ("1.750 ± 0.030", "1.800 ± 0.020 (0.1700)")
+    assert by_head["training hours"] == ("-", "1.50")
+    assert lines[7] == (
+        "Nats an image ± standard error over images; bounds in bits/dim, that of the rate in parentheses. digits, "
+        "500 held-out images of 64 dimensions at 17 levels, 100 steps, a CPU, torch 2, seed 0. "
+        "Command, commit and data fingerprint are in each results file."
+    )
+
+
+def test_no_training_time_is_shown_where_none_was_kept(tmp_path: Path) -> None:
+    write(tmp_path, "a-decoder", {**IMAGES, "bits_per_dim": 1.75, "bits_per_dim_stderr": 0.03})
+    assert "hours" not in render(DOCUMENT, tmp_path)
+
+
+def test_results_of_text_and_of_images_are_no_one_table(tmp_path: Path) -> None:
+    write(tmp_path, "a-decoder", {"nats_per_token": 4.0, "nats_per_token_stderr": 0.01})
+    write(tmp_path, "b-decoder", {**IMAGES, "bits_per_dim": 1.75, "bits_per_dim_stderr": 0.03})
+    with pytest.raises(ValueError, match="text and of images in one table: give each a block of its own"):
+        render(DOCUMENT, tmp_path)
 
 
 def test_a_block_without_results_is_an_error(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from delta_vae_lab import run_folder
-from delta_vae_lab.configuration import PriorSection, RunConfig, load_config
+from delta_vae_lab.configuration import load_config
 from delta_vae_lab.run_folder import RunFolder, commit, describe_device
+from delta_vae_lab.sections import PriorSection, TextRunConfig
 
 
-def config_with(seed: int = 0, log_every: int = 50) -> RunConfig:
-    return RunConfig(prior=PriorSection(latent_dim=1, alpha=[0.9]), seed=seed, log_every=log_every)
+def config_with(seed: int = 0, log_every: int = 50) -> TextRunConfig:
+    return TextRunConfig(prior=PriorSection(latent_dim=1, alpha=[0.9]), seed=seed, log_every=log_every)
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_a_run_begins_with_its_config(run: RunFolder) -> None:
-    assert load_config(run.config_file) == config_with()
+    assert load_config(TextRunConfig, run.config_file) == config_with()
     assert [file.name for file in run.path.iterdir()] == ["config.yaml"]
 
 
@@ -55,12 +56,12 @@ def test_a_check_writes_nothing(tmp_path: Path) -> None:
 def test_resuming_with_another_config_names_the_keys(run: RunFolder) -> None:
     with pytest.raises(ValueError, match=r"started with another config; differing keys: seed; resume with the values"):
         run.start(config_with(seed=1), resume=True)
-    assert load_config(run.config_file).seed == 0
+    assert load_config(TextRunConfig, run.config_file).seed == 0
 
 
 def test_resuming_with_another_cadence_is_written_down(run: RunFolder) -> None:
     run.start(config_with(log_every=1), resume=True)
-    assert load_config(run.config_file).log_every == 1
+    assert load_config(TextRunConfig, run.config_file).log_every == 1
 
 
 def test_what_has_lost_its_config_is_not_resumed(run: RunFolder) -> None:

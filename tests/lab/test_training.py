@@ -23,8 +23,8 @@ from torch.distributed.tensor import DTensor
 
 from delta_vae import DeltaVaeForCausalLM
 from delta_vae_lab import checkpoints, finiteness
-from delta_vae_lab.architecture import model_config
-from delta_vae_lab.configuration import RunConfig, load_config
+from delta_vae_lab.architecture import text_model_config
+from delta_vae_lab.configuration import load_config
 from delta_vae_lab.data.batches import TextBatch, TextBatches, heldout_batches
 from delta_vae_lab.data.tokenization import train_tokenizer
 from delta_vae_lab.data.tokens import tokenize
@@ -34,6 +34,7 @@ from delta_vae_lab.optimization import build_optimizer
 from delta_vae_lab.randomness import derive_seed
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.schedule import learning_rate_factor
+from delta_vae_lab.sections import TextRunConfig
 from delta_vae_lab.training import build_accelerator, train
 
 TINY = """
@@ -51,16 +52,16 @@ SENTENCES = [" ".join(["cat", "mat", "sat"][: 1 + i % 3] * (1 + i % 4)) for i in
 FINGERPRINT = {"train": "abc"}
 
 
-def configure(folder: Path, *overrides: str) -> RunConfig:
+def configure(folder: Path, *overrides: str) -> TextRunConfig:
     file = folder.with_name(f"{folder.name}-{os.getpid()}.yaml")  # two processes do not write the same one
     file.write_text(TINY)
-    return load_config(file, overrides)
+    return load_config(TextRunConfig, file, overrides)
 
 
-def build(config: RunConfig, accelerator: Accelerator) -> tuple[DeltaVaeForCausalLM, TextBatches]:
+def build(config: TextRunConfig, accelerator: Accelerator) -> tuple[DeltaVaeForCausalLM, TextBatches]:
     tokenizer = train_tokenizer(SENTENCES, config.tokenizer.vocab_size)
     torch.manual_seed(derive_seed(config.seed, "parameters"))
-    model = DeltaVaeForCausalLM(model_config(config, tokenizer))
+    model = DeltaVaeForCausalLM(text_model_config(config, tokenizer))
     batches = TextBatches(
         tokenize(tokenizer, SENTENCES),
         batch_size=config.optimization.batch_size,

@@ -28,6 +28,33 @@ def metrics(
     }  # fmt: skip
 
 
+def image_metrics(gap: float, gap_error: float, rate: float, committed: float) -> dict[str, float]:
+    """Of 500 images of 3 x 32 x 32."""
+    values = {
+        "rate_nats": (rate, 0.01),
+        "committed_rate_nats": (committed, 0.0),
+        "slack_nats": (rate - committed, 0.01),
+        "distortion_nats": (6200.0, 50.0),
+        "negative_elbo_nats": (6200.0 + rate, 50.0),
+        "shuffle_gap_nats": (gap, gap_error),
+        "mutual_information_nats": (4.0, 0.1),
+        "marginal_kl_nats": (rate - 4, 0.2),
+        "importance_weighted_nll_nats": (6199.0 + rate, 60.0),
+        "bits_per_dim": ((6200 + rate) / 3072 / math.log(2), 0.02),
+        "rate_bits_per_dim": (rate / 3072 / math.log(2), 0.0001),
+    }
+    counts = {
+        "images": 500, "dimensions": 500 * 3072, "information_images": 500,
+        "importance_samples": 16, "importance_images": 64, "mutual_information_cap_nats": math.log(500),
+        "active_units": 3, "active_units_above_0.2": 1, "latent_dim": 8,
+    }  # fmt: skip
+    return counts | {
+        name: number
+        for key, (value, error) in values.items()
+        for name, number in ((key, value), (f"{key}_stderr", error))
+    }
+
+
 @pytest.mark.parametrize(
     ("gap", "error", "rate", "committed", "said"),
     [
@@ -88,6 +115,70 @@ def test_a_decoder_without_latents_is_said_to_have_none() -> None:
         "No latents: the decoder alone needs 118.3 ± 1.2 nats a sentence, 3.816 ± 0.039 a token. "
         "Latents are worth having where a model with them has a lower bound."
     )
+
+
+@pytest.mark.parametrize(
+    ("gap", "error", "said"),
+    [
+        (0.02, 0.01, "0.020 ± 0.010 nats an image, nothing within 3 standard errors, and the rate sits on its floor, "),
+        (0.09, 0.01, "0.090 ± 0.010 nats an image, next to nothing, and the rate sits on its floor, "),
+    ],
+)
+def test_collapsed_over_images(gap: float, error: float, said: str) -> None:
+    sentence = verdict(image_metrics(gap, error, 55.08, 55.07))
+    assert sentence.startswith("Collapsed: another image's z costs the decoder ")
+    assert said in sentence
+    assert sentence.endswith("0.010 ± 0.010 nats of slack over a committed 55.07.")
+
+
+def test_not_collapsed_over_images() -> None:
+    """6200 + 60 nats are 6260 / 3072 / ln 2 = 2.940 bits/dim."""
+    assert verdict(image_metrics(12.3, 0.5, 60.0, 55.07)) == (
+        "Not collapsed: another image's z costs the decoder 12.30 ± 0.50 nats an image; "
+        "for that the rate pays 4.930 ± 0.010 nats of slack over a committed 55.07 "
+        "(z tells 4.00 ± 0.10 nats about the image, I(x; z)). "
+        "The bound is 2.940 ± 0.020 bits/dim; "
+        "whether latents lower it is for the decoder without latents (prior.kind=none) to say."
+    )
+
+
+def test_the_bound_told_of_images_is_that_against_the_auxiliary_prior_where_there_is_one() -> None:
+    measured = image_metrics(12.3, 0.5, 60.0, 55.07) | {"mutual_information_nats": 6.1}
+    sentence = verdict(measured | {"auxiliary_bits_per_dim": 2.92, "auxiliary_bits_per_dim_stderr": 0.02})
+    assert "The bound against the auxiliary prior is 2.920 ± 0.020 bits/dim; " in sentence
+    assert "z tells at least 6.10 ± 0.10 nats" in sentence, "the cap is ln 500 = 6.21"
+
+
+def test_an_image_decoder_without_latents_is_said_to_have_none() -> None:
+    counts = {"images": 10, "dimensions": 30_720}
+    alone = {"distortion_nats": 6200.0, "distortion_nats_stderr": 50.0}
+    sentence = verdict(counts | alone | {"bits_per_dim": 2.912, "bits_per_dim_stderr": 0.023})
+    assert sentence.startswith("No latents: the decoder alone needs 6,200 ± 50 nats an image, 2.912 ± 0.023 bits/dim. ")
+
+
+def test_table_of_images_gives_bits_per_dim_beside_bits_and_nats() -> None:
+    measured = image_metrics(12.3, 0.5, 60.0, 55.07)
+    table = render_table(measured, data="cifar10", seed=7)
+    title, _, heads, *rows = table.splitlines()
+    assert title == "cifar10: 500 held-out images, 1,536,000 dimensions, seed 7"
+    assert re.split(r"  +", heads) == ["an image, ± standard error", "nats", "bits", "bits/dim"]
+    for label, nats in (("negative ELBO", 6260.0), ("rate, training prior", 60.0), ("shuffle gap", 12.3)):
+        row = next(row for row in rows if row.startswith(label)).replace(",", "")
+        shown = [float(number) for number in re.findall(r"([\d.]+) ±", row)]
+        bits = nats / math.log(2)
+        assert shown == [pytest.approx(nats), pytest.approx(bits, abs=0.5), pytest.approx(bits / 3072, abs=5e-4)]
+    assert "IW NLL, training prior (K = 16, 64 images)" in table
+    assert "mutual information I(x; z) (at most 6.21)" in table
+    assert "beyond the length" not in table
+    assert rows[-1].endswith("3 / 1 of 8")
+    assert len({len(row) for row in rows if row.count("±") == 3}) == 1, "the columns align"
+
+
+def test_table_of_an_image_decoder_without_latents_is_its_likelihood_alone() -> None:
+    kept = ("images", "dimensions", "distortion_nats", "distortion_nats_stderr", "rate_nats", "rate_nats_stderr")
+    alone = {name: value for name, value in image_metrics(0, 0, 0, 0).items() if name in kept}
+    *_, last = render_table(alone, data="x", seed=0).splitlines()
+    assert last.startswith("distortion")
 
 
 def test_table_of_a_decoder_without_latents_has_no_rates() -> None:

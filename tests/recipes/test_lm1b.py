@@ -23,7 +23,8 @@ from delta_vae_lab.configuration import load_config
 from delta_vae_lab.data import TextSplits, train_tokenizer
 from delta_vae_lab.report import render
 from delta_vae_lab.run_folder import RunFolder
-from delta_vae_lab.text_run import fingerprint, run_tokenizer
+from delta_vae_lab.sections import TextRunConfig
+from delta_vae_lab.text_run import run_tokenizer, text_fingerprint
 
 ROOT = Path(__file__).parents[2]
 PRESETS = ROOT / "recipes/configs/lm1b"
@@ -37,7 +38,7 @@ TINY = [
     "optimization.steps=6",
     "optimization.batch_size=8",
     "evaluation.every=3",
-    "evaluation.sentences=24",
+    "evaluation.examples=24",
     "evaluation.importance_samples=2",
     "log_every=2",
 ]
@@ -149,7 +150,7 @@ def test_every_preset_is_a_valid_config() -> None:
     names = {path.stem for path in PRESETS.glob("*.yaml")}
     assert names == {"base", "quickstart", "small"}
     for name in names:
-        load_config(name, presets=PRESETS)
+        load_config(TextRunConfig, name, presets=PRESETS)
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +250,9 @@ def test_a_named_tokenizer_is_given_the_tokens_that_it_lacks(tmp_path: Path) -> 
     run, accelerator = RunFolder(tmp_path / "run"), Accelerator(cpu=True)
 
     def make(*overrides: str, resume: bool = False) -> PreTrainedTokenizerFast:
-        config = load_config("quickstart", [f"tokenizer.name={tmp_path / 'gpt'}", *overrides], presets=PRESETS)
+        config = load_config(
+            TextRunConfig, "quickstart", [f"tokenizer.name={tmp_path / 'gpt'}", *overrides], presets=PRESETS
+        )
         return run_tokenizer(config, text, run, accelerator, resume)
 
     with pytest.raises(ValueError, match=r"has no pad_token; name one, as in tokenizer.pad_token='<s>'"):
@@ -262,7 +265,7 @@ def test_a_named_tokenizer_is_given_the_tokens_that_it_lacks(tmp_path: Path) -> 
     tokenizer.save_pretrained(run.model)
     shutil.rmtree(tmp_path / "gpt")
     resumed = make("tokenizer.pad_token=<|pad|>", resume=True)
-    assert fingerprint(text, resumed) == fingerprint(text, tokenizer)
+    assert text_fingerprint(text, resumed) == text_fingerprint(text, tokenizer)
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(

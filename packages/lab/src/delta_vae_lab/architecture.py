@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from delta_vae import DeltaVaeConfig
-from delta_vae_decoders import TextDecoderConfig
-from delta_vae_encoders import TextEncoderConfig
-from delta_vae_lab.configuration import PriorSection, RunConfig
+from delta_vae_decoders import ImageDecoderConfig, TextDecoderConfig
+from delta_vae_encoders import ImageEncoderConfig, TextEncoderConfig
+from delta_vae_lab.sections import ImageRunConfig, PriorSection, RunConfig, TextRunConfig
 from delta_vae_priors import (
     AR1PriorConfig,
     AuxiliaryPriorConfig,
@@ -18,25 +18,49 @@ from delta_vae_priors import (
 )
 
 
-def model_config(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> DeltaVaeConfig:
+def text_model_config(config: TextRunConfig, tokenizer: PreTrainedTokenizerBase) -> DeltaVaeConfig:
     """The model of a run over a tokenizer's vocabulary; without prior, encoder and latents if `prior.kind` is none."""
-    latent_dim = 0 if config.prior.kind == "none" else config.prior.latent_dim
     shared: dict[str, Any] = {
         "vocab_size": len(tokenizer),
-        "latent_dim": latent_dim,
+        "latent_dim": latent_dim(config.prior),
         "positions": config.positions,
         "max_positions": config.max_length,
     }
     tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     decoder = TextDecoderConfig(**vars(config.decoder), **shared, **tokens)
-    if not latent_dim:
+    if not shared["latent_dim"]:
         return DeltaVaeConfig(decoder=decoder)
+    return _with_latents(config, TextEncoderConfig(**vars(config.encoder), **shared), decoder)
+
+
+def image_model_config(config: ImageRunConfig, shape: tuple[int, int, int], levels: int) -> DeltaVaeConfig:
+    """The model of a run over images (C, H, W) of so many levels; the decoder alone if `prior.kind` is none."""
+    channels, height, width = shape
+    shared: dict[str, Any] = {
+        "channels": channels,
+        "height": height,
+        "width": width,
+        "levels": levels,
+        "latent_dim": latent_dim(config.prior),
+    }
+    decoder = ImageDecoderConfig(**vars(config.decoder), **shared)
+    if not shared["latent_dim"]:
+        return DeltaVaeConfig(decoder=decoder)
+    return _with_latents(config, ImageEncoderConfig(**vars(config.encoder), **shared), decoder)
+
+
+def latent_dim(prior: PriorSection) -> int:
+    """D, 0 for the decoder without latents."""
+    return 0 if prior.kind == "none" else prior.latent_dim
+
+
+def _with_latents(config: RunConfig, encoder: PreTrainedConfig, decoder: PreTrainedConfig) -> DeltaVaeConfig:
     auxiliary = config.auxiliary_prior
     return DeltaVaeConfig(
         prior=prior_config(config.prior),
-        encoder=TextEncoderConfig(**vars(config.encoder), **shared),
+        encoder=encoder,
         decoder=decoder,
-        auxiliary_prior=AuxiliaryPriorConfig(latent_dim=latent_dim, hidden_size=auxiliary.hidden_size)
+        auxiliary_prior=AuxiliaryPriorConfig(latent_dim=config.prior.latent_dim, hidden_size=auxiliary.hidden_size)
         if auxiliary.enabled
         else None,
     )

@@ -1,178 +1,41 @@
-"""Run configs: typed sections, YAML presets, `section.key=value` overrides, and one-line errors."""
+"""Reading run configs: YAML presets, `section.key=value` overrides, and one-line errors."""
 
-# No `from __future__ import annotations`: OmegaConf reads the types of the fields.
+from __future__ import annotations
+
 import difflib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from delta_vae_lab.schedule import Schedule
+from delta_vae_lab.sections import ObjectiveSection, PriorSection, RunConfig
+
+Config = TypeVar("Config", bound=RunConfig)
 
 
-@dataclass
-class PriorSection:
-    """p(z). Settings of the other kinds are ignored, so that two runs can differ by `prior.kind` alone."""
-
-    kind: Literal["ar1", "independent_delta", "standard_normal", "none"] = "ar1"  # none: the decoder without latents
-    latent_dim: int = 8
-    # ar1: exactly one of `alpha`, `alpha_low` + `alpha_high` (linear), `committed_bits` + `steps` (solved for alpha)
-    alpha: list[float] | None = None
-    alpha_low: float | None = None
-    alpha_high: float | None = None
-    committed_bits: float | None = None  # per sequence of `steps` tokens
-    steps: int | None = None
-    delta: float = 0.1  # independent_delta: nats a step and dimension
-
-
-@dataclass
-class EncoderSection:
-    """q(z | x)."""
-
-    hidden_size: int = 256
-    num_layers: int = 4
-    num_heads: int = 4
-    direction: Literal["anticausal", "none"] = "anticausal"
-    dropout: float = 0.0
-
-
-@dataclass
-class DecoderSection:
-    """p(x | z)."""
-
-    hidden_size: int = 256
-    num_layers: int = 4
-    num_heads: int = 4
-    latent_attention: Literal["causal", "full"] = "causal"
-    add_latents: bool = False
-    dropout: float = 0.0
-
-
-@dataclass
-class AuxiliaryPriorSection:
-    """The prior fitted to posterior samples, through which no gradient reaches the model."""
-
-    enabled: bool = True
-    hidden_size: int = 128
-
-
-@dataclass
-class TokenizerSection:
-    """A tokenizer by name or path, or, without one, our byte-level BPE trained on the training split."""
-
-    vocab_size: int = 4096
-    name: str | None = None
-    bos_token: str | None = None  # of a named tokenizer that lacks it; so the others
-    eos_token: str | None = None
-    pad_token: str | None = None
-
-
-@dataclass
-class DataSection:
-    """`builtin`, a path, or a data set on the Hub by its name, where the other keys matter too."""
-
-    name: str = "builtin"
-    config: str | None = None
-    revision: str | None = None
-    column: str = "text"
-    streaming: bool = False
-
-
-@dataclass
-class ObjectiveSection:
-    """What is minimised. Reported rates stay raw."""
-
-    name: Literal["negative_elbo", "beta", "free_bits"] = "negative_elbo"
-    beta: float = 1.0  # beta
-    floor_nats: float = 0.0  # free_bits
-    per: Literal["step", "dimension"] = "dimension"  # free_bits
-    annealing: Literal["none", "linear", "cyclical"] = "none"  # of the rate's weight, from 0 to 1 (or beta)
-    annealing_steps: int = 0
-    cycles: int = 4  # cyclical
-
-
-@dataclass
-class OptimizationSection:
-    """AdamW and its schedule."""
-
-    steps: int = 1000
-    batch_size: int = 64  # sentences a step, over all processes and micro-steps
-    accumulation: int = 1  # micro-steps a step
-    learning_rate: float = 1e-3  # the peak
-    auxiliary_learning_rate: float = 1e-3
-    schedule: Schedule = "cosine"
-    warmup_steps: int = 100
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.01  # of matrices: not of norms, biases and embeddings
-    # Of the model and of the auxiliary prior, each by itself; 0: no clipping. In nats a sentence 1 is exceeded at
-    # practically every step, so that gradients are normalised: batches of short and of long sentences weigh alike.
-    max_grad_norm: float = 1.0
-    polyak_decay: float = 0.0  # 0: no averaging
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    compile: bool = False
-
-
-@dataclass
-class EvaluationSection:
-    """Held-out estimates; with `every` 0 only after training."""
-
-    every: int = 0  # steps
-    sentences: int | None = None  # the first of the held-out split; null: all
-    batch_size: int = 64
-    importance_samples: int = 64
-    importance_sentences: int | None = 256  # null: all
-
-
-@dataclass
-class CheckpointSection:
-    """With `every` 0 only after the last step."""
-
-    every: int = 500  # steps
-    keep: int = 2
-
-
-@dataclass
-class RunConfig:
-    """Architecture (prior to max_length), objective and run."""
-
-    prior: PriorSection = field(default_factory=PriorSection)
-    encoder: EncoderSection = field(default_factory=EncoderSection)
-    decoder: DecoderSection = field(default_factory=DecoderSection)
-    auxiliary_prior: AuxiliaryPriorSection = field(default_factory=AuxiliaryPriorSection)
-    positions: Literal["rotary", "learned"] = "rotary"
-    max_length: int = 128  # tokens, EOS included
-    tokenizer: TokenizerSection = field(default_factory=TokenizerSection)
-    data: DataSection = field(default_factory=DataSection)
-    objective: ObjectiveSection = field(default_factory=ObjectiveSection)
-    optimization: OptimizationSection = field(default_factory=OptimizationSection)
-    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
-    checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
-    log_every: int = 50  # steps
-    seed: int = 0
-    tracker: str = "tensorboard"  # any tracker that accelerate knows, or none
-
-
-def load_config(source: str | Path, overrides: Sequence[str] = (), presets: Path | None = None) -> RunConfig:
+def load_config(
+    kind: type[Config], source: str | Path, overrides: Sequence[str] = (), presets: Path | None = None
+) -> Config:
     """The config of a YAML file, or of the file in `presets` that has this name, with `section.key=value` overrides."""
     path = _find(source, presets)
-    with _one_line(path):
+    with _one_line(path, kind):
         content = OmegaConf.create(path.read_text())
         if not OmegaConf.is_dict(content) or list(content.values()) == [None]:
             raise ValueError(f"{path}: must be a mapping of sections")
-        config = OmegaConf.merge(OmegaConf.structured(RunConfig), _restore_no(content))
+        config = OmegaConf.merge(OmegaConf.structured(kind), _restore_no(content))
     for override in overrides:
         if "=" not in override:
             raise ValueError(f"{override!r}: an override must read section.key=value")
-        with _one_line(override):
+        with _one_line(override, kind):
             config = OmegaConf.merge(config, _restore_no(OmegaConf.from_dotlist([override])))
-    with _one_line(path):
-        run: RunConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
+    with _one_line(path, kind):
+        run: Config = OmegaConf.to_object(config)  # type: ignore[assignment]
     check_config(run)
     return run
 
@@ -284,6 +147,8 @@ _RULES: dict[str, Rule] = {
     "encoder.dropout": (_fraction, "must be in [0, 1)"),
     "decoder.dropout": (_fraction, "must be in [0, 1)"),
     "tokenizer.vocab_size": _at_least(259),  # 256 bytes, BOS, EOS and padding
+    "data.size": _at_least(1),
+    "data.levels": (lambda value: 2 <= value <= 256, "must be 2 to 256"),
     "objective.beta": _at_least(0),
     "objective.floor_nats": _at_least(0),
     "objective.cycles": _at_least(1),
@@ -298,10 +163,10 @@ _RULES: dict[str, Rule] = {
     "optimization.max_grad_norm": _at_least(0),
     "optimization.polyak_decay": (_fraction, "must be in [0, 1), 0 for no averaging"),
     "evaluation.every": _at_least(0),
-    "evaluation.sentences": _at_least(2),
+    "evaluation.examples": _at_least(2),
     "evaluation.batch_size": _at_least(1),
     "evaluation.importance_samples": _at_least(1),
-    "evaluation.importance_sentences": _at_least(2),
+    "evaluation.importance_examples": _at_least(2),
     "checkpoint.every": _at_least(0),
     "checkpoint.keep": _at_least(1),
     "log_every": _at_least(1),
@@ -329,12 +194,12 @@ def _restore_no(content: DictConfig | ListConfig) -> DictConfig | ListConfig:
 
 
 @contextmanager
-def _one_line(source: str | Path) -> Iterator[None]:
+def _one_line(source: str | Path, kind: type[RunConfig]) -> Iterator[None]:
     """Turn what OmegaConf raises into a `ValueError` that says where it came from."""
     try:
         yield
     except ConfigKeyError as error:
-        raise ValueError(f"{source}: {_unknown_key(str(error.full_key))}") from None
+        raise ValueError(f"{source}: {_unknown_key(str(error.full_key), kind)}") from None
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
         raise ValueError(f"{source}: {key}{str(error).splitlines()[0]}") from None
@@ -342,10 +207,10 @@ def _one_line(source: str | Path) -> Iterator[None]:
         raise ValueError(f"{source}: {' '.join(str(error).split())}") from None
 
 
-def _unknown_key(key: str) -> str:
+def _unknown_key(key: str, kind: type[RunConfig]) -> str:
     section, _, name = key.rpartition(".")
-    known = list(flatten(RunConfig()))
-    here = [other for other in known if other.startswith(f"{section}.")] or [entry.name for entry in fields(RunConfig)]
+    known = list(flatten(kind()))
+    here = [other for other in known if other.startswith(f"{section}.")] or [entry.name for entry in fields(kind)]
     elsewhere = [other for other in known if other.rpartition(".")[2] == name]
     close = difflib.get_close_matches(key, here, n=1) or elsewhere or difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""

@@ -1,11 +1,13 @@
-"""What a user sees of an error: one line, unless asked for more."""
+"""The command line of a recipe, and what its user sees of an error: one line, unless asked for more."""
 
 from __future__ import annotations
 
 import os
 import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from delta_vae_lab.finiteness import NonFiniteError
 
@@ -25,3 +27,17 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"error: {' '.join(str(error).split())} (--debug shows where)", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def recipe_arguments(
+    description: str | None, recipe: str, *, data: str, config: str = "quickstart", data_required: bool = False
+) -> Namespace:
+    """The command line of a recipe; `data` says what --data takes, `config` is the default preset."""
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default=config, help=f"a preset or a YAML file (default: {config})")
+    parser.add_argument("--data", required=data_required, help=data)
+    parser.add_argument("--output-dir", type=Path, help=f"default: runs/{recipe}-CONFIG")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
+    parser.add_argument("--debug", action="store_true", help="show where an error was raised")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="e.g. prior.alpha=[0.5,0.9]")
+    return parser.parse_intermixed_args()

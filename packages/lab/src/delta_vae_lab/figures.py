@@ -1,4 +1,4 @@
-"""Figures of a run: how rate and distortion went in training, and where in a sequence the rate is spent."""
+"""Figures of a run: how rate and distortion went in training, and where in a sentence or image the rate is spent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from delta_vae_core import nats_to_bits
 from delta_vae_lab.measurement import RateProfile
+from delta_vae_lab.modality import IMAGES, TEXT, Modality
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -20,11 +22,15 @@ BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 # The least share of sequences that must reach a step for it to be drawn: the means of the last steps are of very few.
 _REACHED = 0.05
 
-_STEP_LABEL = f"latent step t (those that {_REACHED:.0%} of the sequences reach)"
+_STEP_LABELS = {
+    TEXT: f"latent step t (those that {_REACHED:.0%} of the sequences reach)",
+    IMAGES: "latent step t (row of the image)",
+}
+_EXAMPLES = {TEXT: "sequences", IMAGES: "images"}
 _RATES = [
-    ("rate_nats", "training prior", VERMILION),
-    ("committed_rate_nats", "of it committed", BLUE),
-    ("auxiliary_rate_nats", "auxiliary prior", PURPLE),
+    ("rate", "training prior", VERMILION),
+    ("committed_rate", "of it committed", BLUE),
+    ("auxiliary_rate", "auxiliary prior", PURPLE),
 ]
 
 _TRAINING: dict[str, Any] = {"alpha": 0.45, "linewidth": 1}
@@ -44,14 +50,21 @@ _STYLE: dict[Any, Any] = {
 
 
 def write_figures(
-    folder: Path, rows: Sequence[Mapping[str, Any]], profile: RateProfile | None, *, data: str, seed: int
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    profile: RateProfile | None,
+    *,
+    data: str,
+    seed: int,
+    modality: Modality,
 ) -> None:
     """Every figure that there are numbers for, as PNG and SVG: `rows` of metrics.jsonl; a profile, given latents."""
+    about: dict[str, Any] = {"data": data, "seed": seed, "modality": modality}
     if rows:
-        save_figure(training_curves(rows, data=data, seed=seed), folder, "training")
+        save_figure(training_curves(rows, **about), folder, "training")
     if profile is not None:
-        save_figure(rate_heat_map(profile, data=data, seed=seed), folder, "rate_by_step_and_dimension")
-        save_figure(rate_by_position(profile, data=data, seed=seed), folder, "rate_by_position")
+        save_figure(rate_heat_map(profile, **about), folder, "rate_by_step_and_dimension")
+        save_figure(rate_by_position(profile, **about), folder, "rate_by_position")
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
@@ -62,22 +75,27 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
 
 
-def training_curves(rows: Sequence[Mapping[str, Any]], *, data: str, seed: int) -> Figure:
-    """Distortion, rate over its floor, and slack by step, of training batches and, `heldout_...`, held-out sequences.
+def training_curves(rows: Sequence[Mapping[str, Any]], *, data: str, seed: int, modality: Modality) -> Figure:
+    """Distortion, rate over its floor, and slack by step, of training batches and, `heldout_...`, held-out examples.
 
     A batch holds sequences of about one length, the next of another, so only nats a token compare from step to step.
+    Those of images are in bits/dim.
     """
-    training = [_per_token(row, "", row["tokens_per_sequence"]) for row in rows if "tokens_per_sequence" in row]
-    evaluated = [row for row in rows if "heldout_tokens" in row]
-    held_out = [_per_token(row, "heldout_", row["heldout_tokens"] / row["heldout_sentences"]) for row in evaluated]
-    has_rate = any(point["rate_nats"] for point in training + held_out)
-    sentences = f", held-out n = {evaluated[-1]['heldout_sentences']:,}" if evaluated else ""
+    trained = [row for row in rows if modality.units_per_example in row]
+    evaluated = [row for row in rows if f"heldout_{modality.units}" in row]
+    training = [_per_unit(row, "", row[modality.units_per_example], modality) for row in trained]
+    held_out = [
+        _per_unit(row, "heldout_", row[f"heldout_{modality.units}"] / row[f"heldout_{modality.examples}"], modality)
+        for row in evaluated
+    ]
+    has_rate = any(point["rate"] for point in training + held_out)
+    examples = f", held-out n = {evaluated[-1][f'heldout_{modality.examples}']:,}" if evaluated else ""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(10, 3.2) if has_rate else (4.5, 3.2), layout="constrained")
-        figure.suptitle(f"{data}, seed {seed}{sentences}", x=0.01, ha="left")
+        figure.suptitle(f"{data}, seed {seed}{examples}", x=0.01, ha="left")
         axes = figure.subplots(1, 3 if has_rate else 1, squeeze=False)[0]
-        _curve(axes[0], training, "distortion_nats", _TRAINING | {"color": BLUE, "label": "training batches"})
-        _curve(axes[0], held_out, "distortion_nats", _HELD_OUT | {"color": BLUE, "label": "held out"})
+        _curve(axes[0], training, "distortion", _TRAINING | {"color": BLUE, "label": "training batches"})
+        _curve(axes[0], held_out, "distortion", _HELD_OUT | {"color": BLUE, "label": "held out"})
         axes[0].set_title("Distortion")
         axes[0].legend()
         if has_rate:
@@ -86,19 +104,19 @@ def training_curves(rows: Sequence[Mapping[str, Any]], *, data: str, seed: int) 
                 _curve(axes[1], held_out, name, _HELD_OUT | {"color": colour, "label": label})
             axes[1].set(title="Rate", ylim=(0, None))
             axes[1].legend()
-            _curve(axes[2], training, "slack_nats", _TRAINING | {"color": GREEN})
-            _curve(axes[2], held_out, "slack_nats", _HELD_OUT | {"color": GREEN})
+            _curve(axes[2], training, "slack", _TRAINING | {"color": GREEN})
+            _curve(axes[2], held_out, "slack", _HELD_OUT | {"color": GREEN})
             axes[2].axhline(0, color="black", linewidth=0.8)
             axes[2].set_title("Slack: rate less committed rate")
         for axis in axes:
-            axis.set(xlabel="step", ylabel="nats a token")
+            axis.set(xlabel="step", ylabel=modality.bound_unit)
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return figure
 
 
-def rate_heat_map(profile: RateProfile, *, data: str, seed: int) -> Figure:
+def rate_heat_map(profile: RateProfile, *, data: str, seed: int, modality: Modality) -> Figure:
     """KL by step and dimension, the share of it that the family commits, and the slack between them."""
-    kl, committed, title = _reached(profile, data, seed)
+    kl, committed, title = _reached(profile, data, seed, modality)
     largest = max(kl.max(), committed.max(), 1e-9)
     slack = kl - committed
     spread = max(np.abs(slack).max(), 1e-9)
@@ -118,14 +136,14 @@ def rate_heat_map(profile: RateProfile, *, data: str, seed: int) -> Figure:
             axis.set(title=name, ylabel="dimension")
             axis.yaxis.set_major_locator(MaxNLocator(6, integer=True))
             figure.colorbar(image, ax=axis, label="nats")
-        axes[-1].set_xlabel(_STEP_LABEL)
+        axes[-1].set_xlabel(_STEP_LABELS[modality])
         axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
-def rate_by_position(profile: RateProfile, *, data: str, seed: int) -> Figure:
+def rate_by_position(profile: RateProfile, *, data: str, seed: int, modality: Modality) -> Figure:
     """Rate and committed rate of each step, summed over dimensions."""
-    kl, committed, title = _reached(profile, data, seed)
+    kl, committed, title = _reached(profile, data, seed, modality)
     rate, floor = kl.sum(1), committed.sum(1)
     step = np.arange(1, len(rate) + 1)
     with mpl.rc_context(_STYLE):
@@ -135,18 +153,19 @@ def rate_by_position(profile: RateProfile, *, data: str, seed: int) -> Figure:
         axis.plot(step, rate, color=VERMILION, label="rate")
         axis.plot(step, floor, color=BLUE, linestyle="--", label="committed")
         axis.fill_between(step, floor, rate, color=VERMILION, alpha=0.15, linewidth=0, label="slack")
-        axis.set(xlabel=_STEP_LABEL, ylabel="nats a step, all dimensions")
+        axis.set(xlabel=_STEP_LABELS[modality], ylabel="nats a step, all dimensions")
         axis.set_ylim(bottom=min(0, *rate, *floor))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.legend()
     return figure
 
 
-def _per_token(row: Mapping[str, Any], prefix: str, tokens: float) -> dict[str, float]:
-    """The row's step and its nats a token, without the prefix."""
-    names = ["distortion_nats", *(name for name, _, _ in _RATES)]
-    point = {name: row[prefix + name] / tokens for name in names if prefix + name in row}
-    return {"step": row["step"], **point, "slack_nats": point["rate_nats"] - point["committed_rate_nats"]}
+def _per_unit(row: Mapping[str, Any], prefix: str, units: float, modality: Modality) -> dict[str, float]:
+    """The row's step and, of an example of so many units, its distortion, rates and slack in `modality.bound_unit`."""
+    scale = (nats_to_bits(1.0) if modality is IMAGES else 1.0) / units
+    names = ["distortion", *(name for name, _, _ in _RATES)]
+    point = {name: row[f"{prefix}{name}_nats"] * scale for name in names if f"{prefix}{name}_nats" in row}
+    return {"step": row["step"], **point, "slack": point["rate"] - point["committed_rate"]}
 
 
 def _curve(axis: Axes, points: Sequence[Mapping[str, float]], name: str, line: dict[str, Any]) -> None:
@@ -155,8 +174,8 @@ def _curve(axis: Axes, points: Sequence[Mapping[str, float]], name: str, line: d
         axis.plot([point["step"] for point in points], [point[name] for point in points], **line)
 
 
-def _reached(profile: RateProfile, data: str, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """KL and committed share (T', D) up to the last step that enough sequences reach, and the figure's title."""
+def _reached(profile: RateProfile, data: str, seed: int, modality: Modality) -> tuple[np.ndarray, np.ndarray, str]:
+    """KL and committed share (T', D) up to the last step that enough examples reach, and the figure's title."""
     steps = int((profile.sequences >= _REACHED * profile.sequences[0]).sum())
-    title = f"{data}, seed {seed}, n = {int(profile.sequences[0]):,} held-out sequences"
+    title = f"{data}, seed {seed}, n = {int(profile.sequences[0]):,} held-out {_EXAMPLES[modality]}"
     return profile.kl[:steps].numpy(), profile.committed[:steps].numpy(), title

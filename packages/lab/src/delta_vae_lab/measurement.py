@@ -1,4 +1,4 @@
-"""One pass over an evaluation set: rate, distortion and latents of every sequence."""
+"""One pass over an evaluation set: rate, distortion and latents of every sequence or image."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from delta_vae import DeltaVaeForCausalLM
+from delta_vae import DeltaVaeForCausalLM, DeltaVaeModel
 from delta_vae_core import DiagonalGaussian
-from delta_vae_lab.data.batches import TextBatch
+from delta_vae_lab.data.batch import Batch
+from delta_vae_lab.modality import IMAGES, TEXT, Modality
 from delta_vae_lab.randomness import derive_seed, latent_noise
 
 
 @dataclass(frozen=True)
 class Record:
-    """N sequences in the order of the evaluation set, on the CPU; T is the longest one's number of steps.
+    """N sequences or images in the order of the evaluation set, on the CPU; T is the largest number of latent steps.
 
-    rate, committed_rate, distortion, auxiliary_rate: (N,) nats, float64, for one draw of z a sequence.
-    x: (N, T) target tokens, the end of the sequence among them. mask: (N, T). batch_sizes: (batches,).
-    places: (N,), each sequence's index in its text, which seeds its noise whatever its batch.
+    rate, committed_rate, distortion, auxiliary_rate: (N,) nats, float64, for one draw of z each.
+    x: (N, T) target tokens, the end of the sequence among them, or (N, C, H, W) levels. mask: (N, T), the latent steps
+    that count. units: (N,), predicted tokens or dimensions. batch_sizes: (batches,).
+    places: (N,), each one's index in its data, which seeds its noise whatever its batch.
     posterior, z, kl (nats): (N, T, D), zero beyond a sequence's end; None for a model without latents.
     """
 
     x: Tensor
     mask: Tensor
+    units: Tensor
     batch_sizes: Tensor
     places: Tensor
     rate: Tensor
@@ -40,9 +43,9 @@ class Record:
     kl: Tensor | None
 
     @property
-    def tokens(self) -> Tensor:
-        """(N,) predicted tokens, T of each sequence."""
-        return self.mask.sum(1)
+    def modality(self) -> Modality:
+        """Sentences or images."""
+        return TEXT if self.x.dim() == 2 else IMAGES
 
     def batches(self) -> tuple[Tensor, ...]:
         """The rows of every batch."""
@@ -51,7 +54,7 @@ class Record:
 
 @dataclass(frozen=True)
 class RateProfile:
-    """Where the rate is spent: mean nats at a step and dimension, over the sequences that reach the step.
+    """Where the rate is spent: mean nats at a step and dimension, over the sequences or images that reach the step.
 
     kl, committed: (T, D), the KL and the share of it that the family commits. sequences: (T,), how many reach the step.
     """
@@ -74,17 +77,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def measure(model: DeltaVaeForCausalLM, batches: Iterable[TextBatch], seed: int) -> Record:
-    """The record of a model over an evaluation set, for the z that each sequence draws by its place in the text."""
+def measure(model: DeltaVaeModel, batches: Iterable[Batch], seed: int) -> Record:
+    """The record of a model over an evaluation set, for the z that each example draws by its place in the data."""
     with evaluating(model):
         parts = [_measure_batch(model, batch.to(model.device), seed) for batch in batches]
     if not parts:
-        raise ValueError("the evaluation set is empty; give it at least two sequences")
+        raise ValueError("the evaluation set is empty; give it at least two sequences or images")
     record: Record = _join(parts)
     return record
 
 
-def rate_profile(model: DeltaVaeForCausalLM, record: Record) -> RateProfile:
+def rate_profile(model: DeltaVaeModel, record: Record) -> RateProfile:
     """Mean KL by step and dimension; the committed share is the KL of the posterior that attains the floor."""
     if record.kl is None or model.prior is None:
         raise ValueError("a model without latents has no rate; profile one with a prior")
@@ -100,13 +103,14 @@ def rate_profile(model: DeltaVaeForCausalLM, record: Record) -> RateProfile:
     )
 
 
-def _measure_batch(model: DeltaVaeForCausalLM, batch: TextBatch, seed: int) -> Record:
-    x, mask = model.targets(batch.input_ids, batch.attention_mask)
+def _measure_batch(model: DeltaVaeModel, batch: Batch, seed: int) -> Record:
+    inputs, mask = batch.inputs(), batch.steps
+    x = model.targets(**inputs)[0] if isinstance(model, DeltaVaeForCausalLM) else inputs["pixel_values"]
     noise = None
     if model.prior is not None:
         noise = latent_noise(mask.cpu(), model.config.latent_dim, derive_seed(seed, "evaluation"), 0, batch.rows)
         noise = noise.to(model.device)
-    out = model(batch.input_ids, batch.attention_mask, noise=noise)
+    out = model(**inputs, noise=noise)
 
     def counted(values: Tensor) -> Tensor:
         return values.float().masked_fill(~mask[..., None], 0.0).cpu()
@@ -117,6 +121,7 @@ def _measure_batch(model: DeltaVaeForCausalLM, batch: TextBatch, seed: int) -> R
     return Record(
         x=x.cpu(),
         mask=mask.cpu(),
+        units=batch.units.cpu(),
         batch_sizes=torch.tensor([len(x)]),
         places=torch.tensor(batch.rows),
         rate=out.rate.cpu().double(),

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from delta_vae.objectives import beta_elbo, cyclical_annealing, free_bits, linear_annealing
-from delta_vae_lab.configuration import ObjectiveSection, OptimizationSection
+from delta_vae_lab.sections import ObjectiveSection, OptimizationSection
 
 
 def rate_weight(objective: ObjectiveSection, step: int) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -15,6 +16,19 @@ def derive_seed(seed: int, purpose: str, *indices: int) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
 
 
+def generator(seed: int, purpose: str, *indices: int) -> torch.Generator:
+    """A generator on the CPU for one purpose at one place of a run."""
+    return torch.Generator().manual_seed(derive_seed(seed, purpose, *indices))
+
+
+@contextmanager
+def seeded(seed: int, purpose: str) -> Iterator[None]:
+    """Within, torch's global random state follows from seed and purpose; afterwards it is as before."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(derive_seed(seed, purpose))
+        yield
+
+
 def latent_noise(mask: Tensor, latent_dim: int, seed: int, step: int, rows: Sequence[int]) -> Tensor:
     """Standard normal noise for z, zero where the (B, T) mask is false: (B, T, D), float32, on the CPU.
 
@@ -23,6 +37,6 @@ def latent_noise(mask: Tensor, latent_dim: int, seed: int, step: int, rows: Sequ
     """
     noise = torch.zeros(*mask.shape, latent_dim)
     for b, (row, length) in enumerate(zip(rows, mask.sum(1).tolist(), strict=True)):
-        generator = torch.Generator().manual_seed(derive_seed(seed, "latents", step, row))
-        noise[b, :length] = torch.randn(length, latent_dim, generator=generator)
+        own = generator(seed, "latents", step, row)
+        noise[b, :length] = torch.randn(length, latent_dim, generator=own)
     return noise

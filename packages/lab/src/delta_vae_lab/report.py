@@ -14,21 +14,35 @@ from pathlib import Path
 from typing import Any
 
 from delta_vae_lab.estimates import Estimate
+from delta_vae_lab.modality import IMAGES, TEXT, Modality, modality_of
 
 _BLOCK = re.compile(r"(<!-- results (\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 # Column heads, and the metric that stands below each.
 _COLUMNS = {
-    "rate": "rate_nats",
-    "committed": "committed_rate_nats",
-    "slack": "slack_nats",
-    "I(x; z \\| n)": "mutual_information_given_length_nats",
-    "shuffle gap": "shuffle_gap_nats",
-    "distortion": "distortion_nats",
-    "rate, auxiliary prior": "auxiliary_rate_nats",
-    "negative ELBO a token": "nats_per_token",
-    "the same, auxiliary prior": "auxiliary_nats_per_token",
-    "perplexity a word, auxiliary prior": "auxiliary_perplexity_per_word",
+    TEXT: {
+        "rate": "rate_nats",
+        "committed": "committed_rate_nats",
+        "slack": "slack_nats",
+        "I(x; z \\| n)": "mutual_information_given_length_nats",
+        "shuffle gap": "shuffle_gap_nats",
+        "distortion": "distortion_nats",
+        "rate, auxiliary prior": "auxiliary_rate_nats",
+        "negative ELBO a token": "nats_per_token",
+        "the same, auxiliary prior": "auxiliary_nats_per_token",
+        "perplexity a word, auxiliary prior": "auxiliary_perplexity_per_word",
+    },
+    IMAGES: {
+        "rate": "rate_nats",
+        "committed": "committed_rate_nats",
+        "slack": "slack_nats",
+        "I(x; z)": "mutual_information_nats",
+        "shuffle gap": "shuffle_gap_nats",
+        "distortion": "distortion_nats",
+        "rate, auxiliary prior": "auxiliary_rate_nats",
+        "bits/dim (rate)": "bits_per_dim",
+        "the same, auxiliary prior": "auxiliary_bits_per_dim",
+    },
 }
 _RATES = {"rate_nats", "committed_rate_nats", "slack_nats", "auxiliary_rate_nats"}
 
@@ -46,13 +60,18 @@ def render(document: str, folder: Path) -> str:
 
 
 def results_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """One row a run, in nats a sentence ± standard error over held-out sentences, and a line on where they are from."""
+    """One row a run, in nats a sentence or image ± standard error, and a line on where they are from."""
+    kind = modality_of(results[0]["metrics"])
+    if any(modality_of(result["metrics"]) is not kind for result in results):
+        raise ValueError("results of text and of images in one table: give each a block of its own")
+    columns, timed = _COLUMNS[kind], any("training_seconds" in result["metrics"] for result in results)
+    heads = ["run", *columns, *(["training hours"] if timed else [])]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     ordered = sorted(results, key=lambda result: (_has_latents(result), result["metrics"]["committed_rate_nats"]))
-    lines = [f"| run | {' | '.join(_COLUMNS)} |", f"|---|{'---|' * len(_COLUMNS)}"]
     for result in ordered:
-        cells = (_cell(result, name) for name in _COLUMNS.values())
-        lines.append(f"| {result['run']} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _sources(ordered)])
+        cells = [result["run"], *(_cell(result, name) for name in columns.values())]
+        lines.append(f"| {' | '.join([*cells, *([_hours(result)] if timed else [])])} |")
+    return "\n".join([*lines, "", _sources(ordered, kind)])
 
 
 def _has_latents(result: Mapping[str, Any]) -> bool:
@@ -60,30 +79,47 @@ def _has_latents(result: Mapping[str, Any]) -> bool:
 
 
 def _cell(result: Mapping[str, Any], name: str) -> str:
-    if not _has_latents(result):
-        name = (
-            name if name in _RATES else name.removeprefix("auxiliary_")
-        )  # its one bound is what it is under either prior
-    if f"{name}_stderr" not in result["metrics"] or (name in _RATES and not _has_latents(result)):
+    metrics = result["metrics"]
+    if not _has_latents(result) and name not in _RATES:
+        name = name.removeprefix("auxiliary_")  # its one bound is what it is under either prior
+    if f"{name}_stderr" not in metrics or (name in _RATES and not _has_latents(result)):
         return "-"
-    return str(Estimate.of(result["metrics"], name))
+    rate = name.replace("bits_per_dim", "rate_bits_per_dim")
+    share = f" ({metrics[rate]:.4f})" if rate != name and _has_latents(result) else ""
+    return f"{Estimate.of(metrics, name)}{share}"
 
 
-def _sources(results: Sequence[Mapping[str, Any]]) -> str:
+def _hours(result: Mapping[str, Any]) -> str:
+    """Of training, if it was never interrupted."""
+    seconds = result["metrics"].get("training_seconds")
+    return "-" if seconds is None else f"{seconds / 3600:.2f}"
+
+
+def _sources(results: Sequence[Mapping[str, Any]], kind: Modality) -> str:
     """What the rows have in common, and what they do not, without repeating it."""
     seeds: dict[str, set[int]] = {}
     for result in results:
         metrics = result["metrics"]
         where = (
-            f"{result['data']['name']}, {metrics['sentences']:,} held-out sentences of {metrics['tokens']:,} tokens, "
+            f"{result['data']['name']}, {metrics[kind.examples]:,} held-out {kind.examples} of {_size(result, kind)}, "
             f"{metrics['steps']:,} steps, {result['device']}, torch {result['versions']['torch']}"
         )
         seeds.setdefault(where, set()).add(result["seed"])
     sources = [f"{where}, seed {' and '.join(map(str, sorted(seeds[where])))}" for where in seeds]
+    parts = ", that of the rate in parentheses" if kind is IMAGES else ""
     return (
-        f"Nats a sentence ± standard error over sentences; bounds in nats a token. {'; '.join(sources)}. "
-        "Command, commit and data fingerprint are in each results file."
+        f"Nats {kind.an_example} ± standard error over {kind.examples}; bounds in {kind.bound_unit}{parts}. "
+        f"{'; '.join(sources)}. Command, commit and data fingerprint are in each results file."
     )
+
+
+def _size(result: Mapping[str, Any], kind: Modality) -> str:
+    """The tokens of all sentences, or the dimensions and levels of one image: bits/dim only compare at one of each."""
+    units = result["metrics"][kind.units]
+    if kind is TEXT:
+        return f"{units:,} tokens"
+    levels = f" at {result['data']['levels']} levels" if "levels" in result["data"] else ""
+    return f"{units // result['metrics'][kind.examples]:,} dimensions{levels}"
 
 
 def main() -> None:

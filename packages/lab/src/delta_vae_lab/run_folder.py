@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from delta_vae_lab.configuration import RunConfig, load_config, result_changes, save_config
+from delta_vae_lab.configuration import load_config, result_changes, save_config
+from delta_vae_lab.sections import RunConfig
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class RunFolder:
     def _check_same_run(self, config: RunConfig) -> None:
         if not self.config_file.exists():
             raise ValueError(f"{self.path} has no config.yaml to resume by: choose another folder")
-        saved = load_config(self.config_file)
+        saved = load_config(type(config), self.config_file)
         changed = result_changes(saved, config)
         if changed:
             raise ValueError(

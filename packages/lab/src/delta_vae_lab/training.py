@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from delta_vae import DeltaVaeModel
 from delta_vae_lab.checkpoints import Progress, agree_on_latest_sound, load_checkpoint, read_progress, save_checkpoint
-from delta_vae_lab.configuration import OptimizationSection, RunConfig, flatten
-from delta_vae_lab.data.batches import TextBatch
+from delta_vae_lab.configuration import flatten
+from delta_vae_lab.data.batch import Batch
 from delta_vae_lab.finiteness import check_finite
 from delta_vae_lab.optimization import (
     build_optimizer,
@@ -36,6 +36,7 @@ from delta_vae_lab.optimization import (
 from delta_vae_lab.randomness import derive_seed, latent_noise
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.schedule import learning_rate_factor
+from delta_vae_lab.sections import OptimizationSection, RunConfig
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ Model = TypeVar("Model", bound=DeltaVaeModel)
 class Batches(Protocol):
     """Endless global batches, of which every process gets its own rows."""
 
-    def iterate(self, position: Position | None) -> Iterator[tuple[TextBatch, Position]]:
+    def iterate(self, position: Position | None) -> Iterator[tuple[Batch, Position]]:
         """Each batch with the position after it."""
         ...
 
@@ -116,14 +117,13 @@ def train(
 
             outputs, loss = [], torch.zeros((), device=accelerator.device)
             for micro, part in enumerate(micro_batches(batch, settings.accumulation)):
-                mask = part.attention_mask[:, 1:]
-                noise = latent_noise(mask, bare.config.latent_dim, config.seed, step, part.rows).to(accelerator.device)
+                noise = latent_noise(part.steps, bare.config.latent_dim, config.seed, step, part.rows)
                 torch.manual_seed(derive_seed(config.seed, "dropout", step, micro, accelerator.process_index))
                 last = micro == settings.accumulation - 1
                 with nullcontext() if last else accelerator.no_sync(model):
                     with accelerator.autocast():
-                        inputs = part.to(accelerator.device)
-                        output = model(inputs.input_ids, inputs.attention_mask, noise=noise)
+                        inputs = part.to(accelerator.device).inputs()
+                        output = model(**inputs, noise=noise.to(accelerator.device))
                     micro_loss = training_loss(output, config.objective, weight) / settings.accumulation
                     accelerator.backward(micro_loss)
                 outputs.append(output)
@@ -141,7 +141,7 @@ def train(
             bar.update()
             if is_due(step, config.log_every):
                 metrics = {"step": step, "epoch": position["epoch"], "learning_rate": factor * settings.learning_rate}
-                metrics |= {"rate_weight": weight} | global_means(outputs, norms, accelerator)
+                metrics |= {"rate_weight": weight} | global_means(outputs, norms, batch, accelerator)
                 bar.set_postfix({name: f"{metrics[name]:.2f}" for name in BAR})
                 log(metrics, accelerator, run)
             if evaluate is not None and is_due(step, config.evaluation.every):
@@ -240,16 +240,17 @@ def is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def micro_batches(batch: TextBatch, parts: int) -> Iterator[TextBatch]:
+def micro_batches(batch: Batch, parts: int) -> Iterator[Batch]:
     """Micro-batches of equal size; each row keeps its index in the global batch."""
     size = len(batch.rows) // parts
     for i in range(0, len(batch.rows), size):
-        rows = slice(i, i + size)
-        yield TextBatch(batch.input_ids[rows], batch.attention_mask[rows], batch.rows[rows])
+        yield batch.part(slice(i, i + size))
 
 
-def global_means(outputs: list[Any], norms: dict[str, Tensor], accelerator: Accelerator) -> dict[str, float]:
-    """Means over the global batch, in nats a sequence, and the norms of the gradients before clipping."""
+def global_means(
+    outputs: list[Any], norms: dict[str, Tensor], batch: Batch, accelerator: Accelerator
+) -> dict[str, float]:
+    """Means over the global batch, in nats a sequence or image, and the norms of the gradients before clipping."""
     means = {
         "distortion_nats": torch.cat([output.distortion for output in outputs]).mean(),
         "rate_nats": torch.cat([output.rate for output in outputs]).mean(),
@@ -258,7 +259,7 @@ def global_means(outputs: list[Any], norms: dict[str, Tensor], accelerator: Acce
     means["negative_elbo_nats"] = means["rate_nats"] + means["distortion_nats"]
     if outputs[0].auxiliary_rate is not None:
         means["auxiliary_rate_nats"] = torch.cat([output.auxiliary_rate for output in outputs]).mean()
-    means["tokens_per_sequence"] = torch.cat([output.mask.sum(1) for output in outputs]).float().mean()
+    means[batch.modality.units_per_example] = batch.units.float().mean().to(accelerator.device)
     means |= {f"{name}_gradient_norm": whole(norm) for name, norm in norms.items()}
     values = accelerator.reduce(torch.stack([value.detach().float() for value in means.values()]), "mean").tolist()
     return dict(zip(means, values, strict=True))

@@ -12,7 +12,7 @@ from delta_vae_decoders import TextDecoderConfig
 from delta_vae_encoders import TextEncoderConfig
 from delta_vae_lab.data.tokenization import train_tokenizer
 from delta_vae_lab.data.tokens import tokenize
-from delta_vae_lab.samples import write_samples
+from delta_vae_lab.text_samples import write_text_samples
 from delta_vae_priors import AR1PriorConfig, AuxiliaryPriorConfig
 
 SENTENCES = [
@@ -55,7 +55,8 @@ def write(
 ) -> dict[str, str]:
     generator = torch.Generator().manual_seed(seed)
     heldout = tokenize(tokenizer, SENTENCES)
-    write_samples(folder, model, tokenizer, heldout, data="reference", generator=generator, count=4, max_new_tokens=12)
+    where = {"data": "reference", "generator": generator}
+    write_text_samples(folder, model, tokenizer, heldout, **where, count=4, max_new_tokens=12)
     return {path.name: path.read_text() for path in sorted(folder.iterdir())}
 
 

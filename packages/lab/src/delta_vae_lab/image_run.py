@@ -1,0 +1,106 @@
+"""A recipe for images from the command line to the report: what `recipes/cifar10.py` and `recipes/imagenet32.py` do."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from delta_vae import DeltaVaeForImageGeneration, DeltaVaeImageProcessor
+from delta_vae_lab.architecture import image_model_config
+from delta_vae_lab.auxiliary_fit import fit_to
+from delta_vae_lab.configuration import load_config
+from delta_vae_lab.data import ImageBatches, ImageSplits, heldout_image_batches, load_images
+from delta_vae_lab.image_samples import write_image_samples
+from delta_vae_lab.randomness import generator, seeded
+from delta_vae_lab.reporting import HeldoutBound, write_report
+from delta_vae_lab.run_folder import RunFolder
+from delta_vae_lab.sections import ImageDataSection, ImageRunConfig
+from delta_vae_lab.training import build_accelerator, train
+
+# How many held-out images are judged by during training.
+WATCHED_IMAGES = 256
+
+
+def run_images(arguments: Namespace, recipe: Path) -> None:
+    """Parse, load, build, train, evaluate, write: a run of the recipe in this file, with presets of its name."""
+    config = load_config(ImageRunConfig, arguments.config, arguments.overrides, recipe.parent / "configs" / recipe.stem)
+    config.data.name = arguments.data or config.data.name
+    run = RunFolder(arguments.output_dir or Path("runs") / f"{recipe.stem}-{Path(arguments.config).stem}")
+    run.check(config, arguments.resume)
+    accelerator = build_accelerator(config, run)
+
+    images = read_images(config.data)
+    processor = image_processor(images, config.data.levels)
+    heldout = processor.quantize(images.heldout[: config.evaluation.examples])
+    batches = ImageBatches(
+        processor.quantize(images.train),
+        batch_size=config.optimization.batch_size,
+        seed=config.seed,
+        horizontal_flips=config.data.horizontal_flips,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
+    model = build_image_model(config, processor)
+    if accelerator.is_main_process:
+        run.start(config, arguments.resume)
+        processor.save_pretrained(run.model)
+    watched = heldout_image_batches(heldout, config.evaluation.batch_size, limit=WATCHED_IMAGES)
+    evaluate, origin = HeldoutBound(list(watched), config.seed), image_fingerprint(images, processor)
+    started = time.monotonic()
+    model = train(model, batches, config, accelerator, run, evaluate, arguments.resume, origin)
+    seconds = None if arguments.resume else time.monotonic() - started
+    if accelerator.is_main_process:
+        report = write_report(
+            model,
+            list(heldout_image_batches(heldout, config.evaluation.batch_size)),
+            config,
+            run,
+            accelerator,
+            {"name": images.name, **images.fingerprint},
+            recipe.parents[1] / "hub_cards" / "image.md.j2",
+            lambda: write_image_samples(
+                run.samples, model, processor, heldout, data=images.name, generator=generator(config.seed, "samples")
+            ),
+            training_seconds=seconds,
+        )
+        print(report)
+    accelerator.end_training()
+
+
+def read_images(data: ImageDataSection) -> ImageSplits:
+    """The images that a config names."""
+    return load_images(
+        data.name,
+        config=data.config,
+        revision=data.revision,
+        column=data.column,
+        size=data.size,
+        skip_unreadable=data.skip_unreadable,
+    )
+
+
+def image_processor(images: ImageSplits, levels: int | None) -> DeltaVaeImageProcessor:
+    """What turns such images into a model's levels; None keeps the data's own."""
+    if levels is not None and levels > images.levels:
+        raise ValueError(f"data.levels={levels}: {images.name} has {images.levels}; ask for at most as many")
+    channels, height, width = images.train.shape[1:]
+    return DeltaVaeImageProcessor(
+        height=height, width=width, channels=channels, levels=levels or images.levels, input_levels=images.levels
+    )
+
+
+def image_fingerprint(images: ImageSplits, processor: DeltaVaeImageProcessor) -> dict[str, Any]:
+    """What a resumed run must be given again: the images, and how they are quantised."""
+    return {**images.fingerprint, "levels": processor.levels}
+
+
+def build_image_model(config: ImageRunConfig, processor: DeltaVaeImageProcessor) -> DeltaVaeForImageGeneration:
+    """The model with the initial parameters that the seed gives, but for what it takes from a trained one."""
+    shape = (processor.channels, processor.height, processor.width)
+    architecture, trained = image_model_config(config, shape, processor.levels), config.auxiliary_prior.fit_to
+    with seeded(config.seed, "parameters"):
+        if trained is not None:
+            return fit_to(DeltaVaeForImageGeneration, Path(trained), architecture)
+        return DeltaVaeForImageGeneration(architecture)
