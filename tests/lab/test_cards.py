@@ -3,17 +3,21 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from PIL import Image
+from transformers import PreTrainedConfig
 
-from delta_vae import DeltaVaeConfig, DeltaVaeForCausalLM
-from delta_vae_decoders import TextDecoderConfig
-from delta_vae_encoders import TextEncoderConfig
+from delta_vae import DeltaVaeConfig, DeltaVaeForCausalLM, DeltaVaeForImageGeneration, DeltaVaeImageProcessor
+from delta_vae_decoders import ImageDecoderConfig, TextDecoderConfig
+from delta_vae_encoders import ImageEncoderConfig, TextEncoderConfig
 from delta_vae_lab.cards import write_card
-from delta_vae_lab.data import heldout_batches, tokenize, train_tokenizer
-from delta_vae_lab.evaluation import evaluate_text
+from delta_vae_lab.data import heldout_batches, heldout_image_batches, tokenize, train_tokenizer
+from delta_vae_lab.evaluation import evaluate
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_priors import (
     AR1PriorConfig,
@@ -22,7 +26,7 @@ from delta_vae_priors import (
     StandardNormalPriorConfig,
 )
 
-TEMPLATE = Path(__file__).parents[2] / "hub_cards/text.md.j2"
+TEMPLATES = Path(__file__).parents[2] / "hub_cards"
 SENTENCES = ["a cat sat", "the dog ran off", "a mat", "they sat on the mat"]
 FLOOR = "cannot fall below its committed part"
 PRIORS = {
@@ -32,46 +36,68 @@ PRIORS = {
 }
 
 
-def card_of(folder: Path, prior: str, *, direction: str = "anticausal", attention: str = "causal") -> ModelCard:
-    """A run folder with an untrained model, what is measured of it, and its card."""
+def config_of(prior: str, encoder: PreTrainedConfig | None, decoder: PreTrainedConfig) -> DeltaVaeConfig:
+    """With an auxiliary prior, but in the ordinary VAE; a decoder without latents has no prior at all."""
+    if prior == "none":
+        return DeltaVaeConfig(decoder=decoder)
+    auxiliary = None if prior == "standard_normal" else AuxiliaryPriorConfig(latent_dim=2, hidden_size=8)
+    return DeltaVaeConfig(prior=PRIORS[prior], encoder=encoder, decoder=decoder, auxiliary_prior=auxiliary)
+
+
+def text_card(folder: Path, prior: str, *, direction: str = "anticausal", attention: str = "causal") -> ModelCard:
+    """The card of an untrained text model, in a run folder with what is measured of it."""
     run = RunFolder(folder / "a-run")
     tokenizer = train_tokenizer(iter(SENTENCES * 10), 265)
     tokenizer.save_pretrained(run.model)
     latent_dim = 0 if prior == "none" else 2
     sizes = {"vocab_size": len(tokenizer), "hidden_size": 16, "num_layers": 1, "num_heads": 2, "latent_dim": latent_dim}
     tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    encoder = TextEncoderConfig(**sizes, direction=direction) if latent_dim else None
     decoder = TextDecoderConfig(**sizes, **tokens, latent_attention=attention)
-    config = DeltaVaeConfig(decoder=decoder)
-    if latent_dim:
-        config = DeltaVaeConfig(
-            prior=PRIORS[prior],
-            encoder=TextEncoderConfig(**sizes, direction=direction),
-            decoder=decoder,
-            auxiliary_prior=None
-            if prior == "standard_normal"
-            else AuxiliaryPriorConfig(latent_dim=latent_dim, hidden_size=8),
-        )
     torch.manual_seed(0)
-    model = DeltaVaeForCausalLM(config)
+    model = DeltaVaeForCausalLM(config_of(prior, encoder, decoder))
     model.save_pretrained(run.model)
     batches = heldout_batches(tokenize(tokenizer, SENTENCES), 2, tokenizer.pad_token_id)
-    split = {"sentences": 4, "sha256": "0" * 64}
+    metrics = evaluate(model, batches, words=17, importance_samples=2)
+    return card_of(run, metrics, {"sentences": 4, "sha256": "0" * 64}, "text.md.j2")
+
+
+def image_card(
+    folder: Path, prior: str, *, direction: str = "anticausal", attention: str = "causal", channels: int = 1
+) -> ModelCard:
+    """The card of an untrained image model, in a run folder with what is measured of it."""
+    run = RunFolder(folder / "a-run")
+    latent_dim = 0 if prior == "none" else 2
+    sizes = {"height": 4, "width": 3, "channels": channels, "levels": 17, "latent_dim": latent_dim}
+    sizes |= {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "attention_layers": channels // 3}
+    encoder = ImageEncoderConfig(**sizes, direction=direction) if latent_dim else None
+    decoder = ImageDecoderConfig(**sizes, components=2, latent_attention=attention)
+    torch.manual_seed(0)
+    model = DeltaVaeForImageGeneration(config_of(prior, encoder, decoder))
+    model.save_pretrained(run.model)
+    DeltaVaeImageProcessor.for_model(model.config).save_pretrained(run.model)
+    images = np.random.default_rng(0).integers(0, 17, (4, channels, 4, 3), dtype=np.uint8)
+    metrics = evaluate(model, heldout_image_batches(images, 2), importance_samples=2)
+    return card_of(run, metrics, {"images": 4, "sha256": "0" * 64}, "image.md.j2")
+
+
+def card_of(run: RunFolder, metrics: dict[str, float], split: dict[str, Any], template: str) -> ModelCard:
     results = {
         "run": "a-run",
-        "command": "lm1b.py",
+        "command": "recipe.py",
         "commit": None,
         "seed": 0,
         "device": "a CPU",
         "versions": {"python": "3"},
-        "data": {"name": "four-sentences", "source": "this file", "train": split, "heldout": split},
-        "metrics": evaluate_text(model, batches, words=17, importance_samples=2),
+        "data": {"name": "four-examples", "source": "this file", "train": split, "heldout": split},
+        "metrics": metrics,
     }
     run.results_file.write_text(json.dumps(results))
-    write_card(run, TEMPLATE)
+    write_card(run, TEMPLATES / template)
     return ModelCard.load(run.model / "README.md")
 
 
-KINDS = {
+TEXT_MODELS = {
     "ar1": (
         {"prior": "ar1"},
         ["a-run: a text δ-VAE", "anti-causal", "latents up to the token", "AR(1)", FLOOR, "An auxiliary prior"],
@@ -100,25 +126,88 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(("model", "said", "unsaid"), KINDS.values(), ids=KINDS.keys())
-def test_a_card_claims_what_the_model_is_and_no_more(
+IMAGE_MODELS = {
+    "ar1": (
+        {"prior": "ar1"},
+        ["a-run: an image δ-VAE", "3 x 4 pixels", "below", "down to the row", "AR(1)", FLOOR, "An auxiliary prior"],
+        ["whole image", "all rows", "ordinary", "baseline", "standard normal", "and attention", "sentence", "token"],
+    ),
+    "ar1, non-causal with full attention, in colour": (
+        {"prior": "ar1", "direction": "none", "attention": "full", "channels": 3},
+        [
+            "a-run: an image δ-VAE",
+            "sees the whole image",
+            "the latents of all rows",
+            "and attention",
+            FLOOR,
+            "has 36 of",
+        ],
+        ["anti-causal", "down to the row", "ordinary"],
+    ),
+    "independent delta": (
+        {"prior": "independent_delta"},
+        ["a-run: an image δ-VAE", "anti-causal", "a standard normal", "at least 0.07 nats", FLOOR],
+        ["AR(1)", "ordinary"],
+    ),
+    "ordinary VAE": (
+        {"prior": "standard_normal"},
+        ["a-run: an image VAE", "ordinary VAE, whose rate can fall to zero", "anti-causal"],
+        ["an image δ-VAE", FLOOR, "AR(1)", "A committed rate is not information", "An auxiliary prior"],
+    ),
+    "without latents": (
+        {"prior": "none"},
+        ["a-run: an image decoder without latents", "No latents: ", "no bound", "0 … 16 of 1 x 4 x 3", "has 12 of"],
+        ["δ-VAE", FLOOR, "causal", "AR(1)", "shuffle gap", "upper bound", "KL("],
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "said", "unsaid"), TEXT_MODELS.values(), ids=TEXT_MODELS.keys())
+def test_a_card_claims_what_a_text_model_is_and_no_more(
     model: dict[str, str], said: list[str], unsaid: list[str], tmp_path: Path
 ) -> None:
-    card = card_of(tmp_path, **model)
+    card = text_card(tmp_path, **model)
+    check_claims(card, said, unsaid)
+    check_listing(card, "text-generation", "nats_per_token", FLOOR in said, model["prior"] != "none")
+    assert run_code(card)["ids"].shape[0] == 2
+
+
+@pytest.mark.parametrize(("model", "said", "unsaid"), IMAGE_MODELS.values(), ids=IMAGE_MODELS.keys())
+def test_a_card_claims_what_an_image_model_is_and_no_more(
+    model: dict[str, Any], said: list[str], unsaid: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = image_card(tmp_path, **model)
+    check_claims(card, said, unsaid)
+    check_listing(card, "unconditional-image-generation", "bits_per_dim", FLOOR in said, model["prior"] != "none")
+    monkeypatch.chdir(tmp_path)
+    run_code(card)
+    for name in ("sample-0.png", "sample-1.png"):
+        with Image.open(name) as image:
+            assert image.size == (3, 4)
+            assert image.mode == ("RGB" if "channels" in model else "L")
+
+
+def check_claims(card: ModelCard, said: list[str], unsaid: list[str]) -> None:
     text = " ".join(card.text.split("## Citation")[0].split())
     assert [claim for claim in said if claim not in text] == []
     assert [claim for claim in unsaid if claim in text] == []
     assert "{{" not in text
     assert ". ." not in text
 
-    commits, latents = FLOOR in said, model["prior"] != "none"
+
+def check_listing(card: ModelCard, task: str, bound: str, commits: bool, latents: bool) -> None:
+    """What the Hub's search finds."""
+    assert card.data.pipeline_tag == task
     assert ("delta-vae" in card.data.tags) == commits
     assert ("variational-autoencoder" in card.data.tags) == latents
     listed = {result.metric_type: result.metric_name for result in card.data.eval_results}
     assert ("rate_nats" in listed) == ("shuffle_gap_nats" in listed) == latents
-    assert listed["nats_per_token"].startswith("Negative ELBO" if latents else "Negative log-likelihood")
+    assert listed[bound].startswith("Negative ELBO" if latents else "Negative log-likelihood")
 
+
+def run_code(card: ModelCard) -> dict[str, Any]:
+    """The names that the card's code leaves."""
     (code,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
-    namespace: dict = {}
+    namespace: dict[str, Any] = {}
     exec(compile(code, "card", "exec"), namespace)
-    assert namespace["ids"].shape[0] == 2
+    return namespace

@@ -16,7 +16,7 @@ from torch.distributions import Normal
 from delta_vae import DeltaVaeConfig, DeltaVaeForCausalLM
 from delta_vae_decoders import TextDecoderConfig
 from delta_vae_encoders import TextEncoderConfig
-from delta_vae_lab.data.batches import TextBatch, heldout_batches
+from delta_vae_lab.data.text_batches import TextBatch, heldout_batches
 from delta_vae_lab.data.tokens import TokenizedText
 from delta_vae_lab.estimates import importance_weighted_nll
 from delta_vae_lab.evaluation import evaluate, evaluate_bound, importance_log_weights

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from delta_vae import DeltaVaeConfig, DeltaVaeForCausalLM
 from delta_vae_decoders import TextDecoderConfig
 from delta_vae_encoders import TextEncoderConfig
-from delta_vae_lab.data.batches import TextBatch, heldout_batches
+from delta_vae_lab.data.text_batches import TextBatch, heldout_batches
 from delta_vae_lab.data.tokens import TokenizedText
-from delta_vae_lab.evaluation import evaluate_text
+from delta_vae_lab.evaluation import evaluate
 from delta_vae_priors import (
     AR1PriorConfig,
     AuxiliaryPriorConfig,
@@ -147,7 +147,7 @@ def test_reconstruction_and_interpolation_give_tokens_where_the_weights_are(kind
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_estimates_are_those_of_the_cpu(kind: str, device: str) -> None:
-    here, there = (evaluate_text(build(kind, w), batches(), words=17, importance_samples=3) for w in ("cpu", device))
+    here, there = (evaluate(build(kind, w), batches(), words=17, importance_samples=3) for w in ("cpu", device))
     assert there == pytest.approx(here, rel=2e-3, abs=2e-3)
 
 

@@ -25,7 +25,7 @@ from delta_vae import DeltaVaeForCausalLM
 from delta_vae_lab import checkpoints, finiteness
 from delta_vae_lab.architecture import text_model_config
 from delta_vae_lab.configuration import load_config
-from delta_vae_lab.data.batches import TextBatch, TextBatches, heldout_batches
+from delta_vae_lab.data.text_batches import TextBatch, TextBatches, heldout_batches
 from delta_vae_lab.data.tokenization import train_tokenizer
 from delta_vae_lab.data.tokens import tokenize
 from delta_vae_lab.finiteness import NonFiniteError, find_non_finite

@@ -22,8 +22,8 @@ def test_the_builtin_digits(digest: Callable[..., Any]) -> None:
     assert splits.train[0, 0, 3].tolist() == [0, 4, 12, 0, 0, 8, 8, 0]
 
 
-def test_the_digits_are_cut_where_a_form_begins() -> None:
-    """Every writer's form begins with the ten digits three times over."""
+def test_the_digits_are_cut_where_a_round_begins() -> None:
+    """The labels go through one sequence again and again, which begins with the ten digits three times over."""
     from sklearn.datasets import load_digits
 
     labels = load_digits().target.tolist()

@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset, IterableDataset, load_dataset
 
 from delta_vae_lab.data import StreamingTextBatches, TextBatches, hub, load_text, tokenize, train_tokenizer, word_count
-from delta_vae_lab.data.files import LM1B_HELDOUT, LM1B_TRAIN
+from delta_vae_lab.data.text_files import LM1B_HELDOUT, LM1B_TRAIN
 
 LM1B_LAYOUT = Path(__file__).parents[3] / "../shared/data/lm1b-layout"
 

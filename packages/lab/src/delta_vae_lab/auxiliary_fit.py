@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TypeVar
 
 from delta_vae import DeltaVaeConfig, DeltaVaeModel
@@ -13,27 +12,35 @@ Model = TypeVar("Model", bound=DeltaVaeModel)
 _IGNORED = ("dropout", "transformers_version", "dtype")
 
 
-def fit_to(kind: type[Model], folder: Path, config: DeltaVaeConfig) -> Model:
-    """A model of `config` with the weights in `folder`, all frozen but the auxiliary prior's, which are new.
+def fit_to(kind: type[Model], source: str, config: DeltaVaeConfig) -> Model:
+    """A model of `config` with the weights of `source`, all frozen but the auxiliary prior's, which are new.
+
+    `source`: the folder that a model was saved in, or its name on the Hub.
 
     Dropout is off, so that the posteriors fitted are those of use.
     """
     if config.auxiliary_prior is None:
-        raise ValueError(f"auxiliary_prior.fit_to={folder}: needs latents and auxiliary_prior.enabled=true")
-    trained = kind.from_pretrained(folder)
+        raise ValueError(f"auxiliary_prior.fit_to={source}: needs latents and auxiliary_prior.enabled=true")
+    try:
+        trained = kind.from_pretrained(source)
+    except OSError:
+        raise ValueError(
+            f"auxiliary_prior.fit_to={source}: neither the folder of a model nor the name of one on the Hub that was "
+            "reached; give the model/ of a run"
+        ) from None
     for part in ("prior", "encoder", "decoder"):
         theirs, ours = (_architecture(getattr(c, part)) for c in (trained.config, config))
         if theirs != ours:
             names = sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name))
             raise ValueError(
-                f"auxiliary_prior.fit_to={folder}: its {part} differs in {', '.join(names)}; "
+                f"auxiliary_prior.fit_to={source}: its {part} differs in {', '.join(names)}; "
                 "start from the config.yaml of its run"
             )
     config.encoder.dropout = config.decoder.dropout = 0.0
     model = kind(config)
-    for ours, theirs in ((model.encoder, trained.encoder), (model.decoder, trained.decoder)):
-        ours.load_state_dict(theirs.state_dict())
-        ours.requires_grad_(False)
+    for new, kept in ((model.encoder, trained.encoder), (model.decoder, trained.decoder)):
+        new.load_state_dict(kept.state_dict())
+        new.requires_grad_(False)
     return model
 
 

@@ -58,7 +58,7 @@ def run_images(arguments: Namespace, recipe: Path) -> None:
             config,
             run,
             accelerator,
-            {"name": images.name, **images.fingerprint},
+            {"name": images.name, **origin},
             recipe.parents[1] / "hub_cards" / "image.md.j2",
             lambda: write_image_samples(
                 run.samples, model, processor, heldout, data=images.name, generator=generator(config.seed, "samples")
@@ -102,5 +102,5 @@ def build_image_model(config: ImageRunConfig, processor: DeltaVaeImageProcessor)
     architecture, trained = image_model_config(config, shape, processor.levels), config.auxiliary_prior.fit_to
     with seeded(config.seed, "parameters"):
         if trained is not None:
-            return fit_to(DeltaVaeForImageGeneration, Path(trained), architecture)
+            return fit_to(DeltaVaeForImageGeneration, trained, architecture)
         return DeltaVaeForImageGeneration(architecture)

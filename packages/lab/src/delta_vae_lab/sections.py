@@ -28,7 +28,7 @@ class AuxiliaryPriorSection:
 
     enabled: bool = True
     hidden_size: int = 128
-    # The folder of a trained model of the same architecture: all but this prior is taken from there and kept as it is.
+    # A trained model of the same architecture, by folder or Hub name: all but this prior is its own and stays as it is.
     fit_to: str | None = None
 
 

@@ -57,7 +57,7 @@ def build_text_model(config: TextRunConfig, tokenizer: PreTrainedTokenizerFast) 
     architecture, trained = text_model_config(config, tokenizer), config.auxiliary_prior.fit_to
     with seeded(config.seed, "parameters"):
         if trained is not None:
-            return fit_to(DeltaVaeForCausalLM, Path(trained), architecture)
+            return fit_to(DeltaVaeForCausalLM, trained, architecture)
         return DeltaVaeForCausalLM(architecture)
 
 

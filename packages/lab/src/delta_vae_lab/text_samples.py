@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from delta_vae import DeltaVaeForCausalLM
-from delta_vae_lab.data.batches import collate
+from delta_vae_lab.data.text_batches import collate
 from delta_vae_lab.data.tokens import TokenizedText
 from delta_vae_lab.measurement import evaluating
 from delta_vae_lab.samples import sample_sources

@@ -10,7 +10,7 @@ from delta_vae_lab.data.image_splits import ImageSplits, image_splits
 
 NAME = "sklearn-digits"
 LEVELS = 17
-FIRST_HELDOUT = 1415  # the digits come form after filled-in form, and one begins here: no form is on both sides
+FIRST_HELDOUT = 1415  # the labels go through one sequence of some 130 digits again and again; a round begins here
 
 
 def digits() -> ImageSplits:

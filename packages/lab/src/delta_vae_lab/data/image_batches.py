@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from delta_vae_lab.data.batches import check_position, rows_per_process
+from delta_vae_lab.data.batch import check_position, rows_per_process
 from delta_vae_lab.data.image_splits import Levels
 from delta_vae_lab.modality import IMAGES, Modality
 from delta_vae_lab.randomness import derive_seed

@@ -11,8 +11,9 @@ from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
 from transformers import PreTrainedTokenizerFast
 
-from delta_vae_lab.data.batches import BUCKET_BATCHES, TextBatch, bucketed, check_position, collate, rows_per_process
-from delta_vae_lab.data.hub import not_blank
+from delta_vae_lab.data.batch import check_position, rows_per_process
+from delta_vae_lab.data.hub_text import not_blank
+from delta_vae_lab.data.text_batches import BUCKET_BATCHES, TextBatch, bucketed, collate
 from delta_vae_lab.data.tokens import tokenize
 from delta_vae_lab.randomness import derive_seed
 

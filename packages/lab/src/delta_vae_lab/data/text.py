@@ -10,11 +10,11 @@ from typing import Any
 from datasets import Features, IterableDataset, Value
 from transformers import PreTrainedTokenizerFast
 
-from delta_vae_lab.data import builtin
-from delta_vae_lab.data.batches import TextBatches
-from delta_vae_lab.data.files import find_text_files, read_sentences
-from delta_vae_lab.data.hub import all_sentences, load_hub_text
+from delta_vae_lab.data import language_reference
+from delta_vae_lab.data.hub_text import all_sentences, load_hub_text
 from delta_vae_lab.data.streaming import StreamingTextBatches
+from delta_vae_lab.data.text_batches import TextBatches
+from delta_vae_lab.data.text_files import find_text_files, read_sentences
 from delta_vae_lab.data.tokens import tokenize
 
 HELDOUT_ONE_IN = 20  # the last 5 %, where the data has no held-out part of its own
@@ -91,7 +91,7 @@ def load_text(
     """
     path = Path(spec).expanduser()
     if spec == "builtin":
-        return _splits(builtin.NAME, builtin.SOURCE, *builtin.language_reference())
+        return _splits(language_reference.NAME, language_reference.SOURCE, *language_reference.language_reference())
     if path.is_file() or (path.is_dir() and next(path.rglob("*.parquet"), None) is None):
         files = find_text_files(path)
         train = _stream(files.train) if streaming else list(read_sentences(files.train))

@@ -5,9 +5,9 @@ from pydoc_data.topics import topics
 
 import pytest
 
-from delta_vae_lab.data import builtin
+from delta_vae_lab.data import language_reference
 
-TRAIN, HELDOUT = builtin.language_reference()
+TRAIN, HELDOUT = language_reference.language_reference()
 
 TOPIC = """\
 The "with" statement
@@ -48,7 +48,7 @@ New in version 3.4.
 
 
 def test_prose_is_taken_and_all_else_left() -> None:
-    assert list(builtin._sentences(TOPIC)) == [
+    assert list(language_reference._sentences(TOPIC)) == [
         'The "with" statement wraps a block in a context manager (see Context Managers).',
         'This allows common "try"..."finally" patterns to be encapsulated.',
         "It's built-in, i.e. always there.",
@@ -77,13 +77,13 @@ def test_no_sentence_is_there_twice_nor_on_both_sides() -> None:
 
 
 def test_a_sentence_keeps_its_side_when_others_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builtin, "topics", dict(list(topics.items())[::2]))
-    train, heldout = builtin.language_reference()
+    monkeypatch.setattr(language_reference, "topics", dict(list(topics.items())[::2]))
+    train, heldout = language_reference.language_reference()
     assert set(train) < set(TRAIN)
     assert set(heldout) < set(HELDOUT)
 
 
 def test_the_order_does_not_follow_the_topics() -> None:
     """So that the first few held-out sentences are a fair sample."""
-    topic = {sentence: name for name, text in topics.items() for sentence in builtin._sentences(text)}
+    topic = {sentence: name for name, text in topics.items() for sentence in language_reference._sentences(text)}
     assert len({topic[sentence] for sentence in HELDOUT[:20]}) > 8

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from delta_vae_lab.data.batch import check_position, rows_per_process
 from delta_vae_lab.data.tokens import TokenizedText
 from delta_vae_lab.modality import TEXT, Modality
 from delta_vae_lab.randomness import derive_seed
@@ -154,22 +155,3 @@ def collate(sentences: Sequence[npt.NDArray[np.int32]], pad_token_id: int, rows:
     input_ids = np.full(mask.shape, pad_token_id, dtype=np.int64)
     input_ids[mask] = np.concatenate(sentences)
     return TextBatch(torch.from_numpy(input_ids), torch.from_numpy(mask.astype(np.int64)), rows)
-
-
-def rows_per_process(batch_size: int, world_size: int) -> int:
-    """The rows that each process takes of a global batch."""
-    if batch_size < 1 or batch_size % world_size:
-        raise ValueError(
-            f"batch_size={batch_size} cannot be shared by {world_size} processes; use a multiple of {world_size}"
-        )
-    return batch_size // world_size
-
-
-def check_position(position: dict[str, Any], order: dict[str, Any]) -> None:
-    """A position means something only in the order in which it was taken."""
-    for key, value in order.items():
-        if position.get(key) != value:
-            raise ValueError(
-                f"the position to resume from has {key}={position.get(key)}, this run has {key}={value}; "
-                f"resume with the data and settings of the run, or start anew"
-            )
