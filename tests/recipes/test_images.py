@@ -1,12 +1,10 @@
 """The image recipes as a user runs them: the presets, the run folder, what is loaded from it, and mistakes."""
 
-import importlib.util
 import json
 import math
 import re
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import AutoImageProcessor
@@ -27,33 +24,6 @@ from delta_vae_priors import AR1Prior
 
 ROOT = Path(__file__).parents[2]
 PRESETS = ROOT / "recipes/configs"
-TINY = [
-    "encoder.hidden_size=8",
-    "encoder.num_layers=1",
-    "decoder.hidden_size=8",
-    "decoder.num_layers=1",
-    "decoder.components=2",
-    "auxiliary_prior.hidden_size=8",
-    "optimization.steps=6",
-    "optimization.batch_size=8",
-    "evaluation.every=3",
-    "evaluation.examples=24",
-    "evaluation.importance_samples=2",
-    "log_every=2",
-]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with runs/cifar10-quickstart, which the README's command wrote there, made tiny."""
-    place = tmp_path_factory.mktemp("place")
-    command = [sys.executable, "-m", "accelerate.commands.launch", str(ROOT / "recipes/cifar10.py")]
-    finished = subprocess.run(
-        [*command, "--config", "quickstart", *TINY], cwd=place, capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    (place / "stdout.txt").write_text(finished.stdout)
-    return place
 
 
 @pytest.fixture
@@ -107,7 +77,7 @@ def test_results_are_in_bits_per_dim_against_both_priors(run: Path) -> None:
 
 
 def test_it_ends_with_a_table_and_a_plain_sentence(place: Path) -> None:
-    printed = (place / "stdout.txt").read_text()
+    printed = (place / "cifar10.txt").read_text()
     assert re.search(r"rate, training prior +\d", printed)
     assert re.search(r"^(Collapsed|Not collapsed): .* nats an image", printed, re.MULTILINE)
 
@@ -201,21 +171,6 @@ def test_the_presets_have_the_sizes_of_the_paper(name: str) -> None:
     assert sizes == SIZES[name]
 
 
-def load_recipe(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"recipe_{name}", ROOT / f"recipes/{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def _fresh_accelerator() -> Iterator[None]:
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 def write_images(folder: Path, count: int, size: tuple[int, int] = (6, 6)) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -223,13 +178,17 @@ def write_images(folder: Path, count: int, size: tuple[int, int] = (6, 6)) -> No
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / f"{i:03d}.png")
 
 
-@pytest.mark.usefixtures("_fresh_accelerator")
+@pytest.mark.usefixtures("fresh_accelerator")
 def test_imagenet32_says_which_version_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    load_recipe: Callable[[str], ModuleType],
+    tiny_images: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_images(tmp_path / "data/train_32x32", 10, (32, 32))
     write_images(tmp_path / "data/valid_32x32", 3, (32, 32))
-    overrides = [*TINY, "optimization.steps=1", "evaluation.every=0", "decoder.attention_layers=0"]
+    overrides = [*tiny_images, "optimization.steps=1", "evaluation.every=0", "decoder.attention_layers=0"]
     overrides += ["encoder.attention_layers=0", "optimization.mixed_precision=no", "optimization.compile=false"]
     overrides += ["optimization.accumulation=1", "decoder.num_heads=2", "tracker=none"]
     argv = ["imagenet32.py", "--data", str(tmp_path / "data"), "--output-dir", str(tmp_path / "run"), *overrides]
@@ -252,7 +211,7 @@ def test_imagenet32_says_which_version_it_was(
         (["decoder.attention_layers=9"], "attention_layers=9: must be 0 to num_layers=1"),
         (["data.levels=40"], "data.levels=40: sklearn-digits has 17; ask for at most as many"),
         (["data.levels=1"], "data.levels=1: must be 2 to 256"),
-        (["prior.alpha_high=1.5"], "alpha=1.5: must be inside (-1, 1)"),
+        (["prior.alpha_high=1.5"], "must be inside (-1, 1)"),
         (["optimization.batch_size=5000"], "training images do not fill one batch of batch_size=5000"),
         (["--data", "./no-such-folder"], "no-such-folder"),
         (["--data", "EMPTY"], "EMPTY"),
@@ -262,8 +221,10 @@ def test_imagenet32_says_which_version_it_was(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-@pytest.mark.usefixtures("_fresh_accelerator")
+@pytest.mark.usefixtures("fresh_accelerator")
 def test_what_a_user_gets_wrong_is_one_line(
+    load_recipe: Callable[[str], ModuleType],
+    tiny_images: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -277,7 +238,7 @@ def test_what_a_user_gets_wrong_is_one_line(
     write_images(tmp_path / "MIXED/a", 4)
     write_images(tmp_path / "MIXED/b", 4, (6, 7))
     recipe = load_recipe("cifar10")
-    overrides = [*TINY, *(argument for argument in arguments if "=" in argument)]
+    overrides = [*tiny_images, *(argument for argument in arguments if "=" in argument)]
     options = [argument for argument in arguments if "=" not in argument]
     monkeypatch.setattr(sys, "argv", ["cifar10.py", *options, *overrides])
     parsed = recipe.parse_arguments()
