@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from delta_vae_core import PixelConfig, PixelPreTrainedModel, PixelStack, check_images, checked, rotate, scaled
-from delta_vae_core.pixels import DownConv, PixelLayer, RightConv, down
+from delta_vae_core.pixels import DownConv, GatedResidual, PixelLayer, RightConv, down
 from delta_vae_core.transformer import ResidualLinear
 
 SIDE, HIDDEN, D = 6, 8, 3
@@ -155,6 +155,23 @@ def test_a_layer_can_be_run_a_row_and_then_a_pixel_at_a_time(kernel_size: int) -
         above = layer.above(row)
 
 
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [("relu", lambda u: u.clamp(min=0)), ("elu", lambda u: torch.where(u > 0, u, u.exp() - 1))],
+)
+def test_a_gate_is_that_of_its_definition(activation: str, expected: Callable[[Tensor], Tensor]) -> None:
+    """x + a sigmoid(b), (a, b) = W f(update) + bias."""
+    torch.manual_seed(0)
+    gate, x, update = (
+        GatedResidual(StackConfig(activation=activation)).double(),
+        randn(4, HIDDEN),
+        randn(4, HIDDEN, seed=1),
+    )
+    both = expected(update) @ gate.output.weight.T + gate.output.bias
+    a, b = both[:, :HIDDEN], both[:, HIDDEN:]
+    torch.testing.assert_close(gate(x, update), x + a / (1 + (-b).exp()))
+
+
 def test_down_moves_every_row_to_the_next() -> None:
     x = randn(1, 3, 2, 1)
     assert torch.equal(down(x)[:, 1:], x[:, :-1])
@@ -222,6 +239,7 @@ def test_images_that_do_not_fit_are_refused(x: Tensor, message: str) -> None:
         ({"attention_layers": 5}, "attention_layers=5: must be 0 to num_layers=4"),
         ({"kernel_size": 4}, "kernel_size=4: must be odd and at least 3"),
         ({"kernel_size": 1}, "kernel_size=1: must be odd and at least 3"),
+        ({"activation": "gelu"}, "activation='gelu': use 'relu' or 'elu'"),
         ({"levels": 1}, "levels=1: must be at least 2"),
         ({"height": 0}, "height=0: must be at least 1"),
         ({"dropout": 1.0}, r"dropout=1\.0: must be in \[0, 1\)"),

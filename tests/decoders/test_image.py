@@ -141,11 +141,11 @@ def test_training_starts_near_the_uniform_distribution() -> None:
     ("latents", "message"),
     [
         (None, r"no latents were given to a decoder with latent_dim=2: pass \(B, T, 2\)"),
+        (torch.zeros(2, SIDE - 1, D), r"5 latents for 6 rows: pass \(2, 6, 2\), one latent a row"),
         (
-            torch.zeros(2, SIDE - 1, D),
-            r"latents of shape \(2, 5, 2\) for images \(2, 1, 6, 6\): the decoder needs \(2, 6, 2\), one latent a row",
+            torch.zeros(1, SIDE, D),
+            r"latents of shape \(1, 6, 2\) for 2 images: the decoder needs \(2, 6, 2\), one latent a row",
         ),
-        (torch.zeros(1, SIDE, D), r"latents of shape \(1, 6, 2\)"),
         (torch.zeros(2, SIDE, 3), r"latents of shape \(2, 6, 3\)"),
         (torch.zeros(SIDE, D), r"latents of shape \(6, 2\)"),
     ],

@@ -12,6 +12,7 @@ from torch import Tensor
 from delta_vae_decoders import CategoricalPixels, DiscretizedLogisticMixture
 
 K = 3
+Likelihood = CategoricalPixels | DiscretizedLogisticMixture
 each_image = pytest.mark.parametrize("channels", [1, 3])
 
 
@@ -132,24 +133,64 @@ def test_training_starts_near_the_uniform_distribution(channels: int) -> None:
     assert nats.item() == pytest.approx(channels * math.log(17), rel=0.1)
 
 
+def tempered(p: Likelihood, temperature: float) -> Likelihood:
+    """Log-weights divided by the temperature, scales multiplied by it."""
+    if isinstance(p, CategoricalPixels):
+        return CategoricalPixels(p.logits / temperature)
+    log_scales = p.log_scales + math.log(temperature)
+    return DiscretizedLogisticMixture(p.logits / temperature, p.means, log_scales, p.coefficients, p.levels)
+
+
 @each_image
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
 @pytest.mark.parametrize("likelihood", [mixture, categorical])
-def test_sampling_frequencies_match_the_probabilities(likelihood: Callable, channels: int) -> None:
+def test_sampling_frequencies_match_the_probabilities(
+    likelihood: Callable[..., Likelihood], temperature: float, channels: int
+) -> None:
     p, draws = likelihood(channels), 4000
     generator, state = torch.Generator().manual_seed(0), torch.random.get_rng_state()
     many = partial(torch.repeat_interleave, repeats=draws, dim=0)
     fields = {name: many(value) if isinstance(value, Tensor) else value for name, value in vars(p).items()}
-    x = type(p)(**fields).sample(generator)
+    x = type(p)(**fields).sample(generator, temperature)
     assert x.shape == (2 * draws, channels, 1, 2)
     assert x.dtype == torch.long
     assert torch.equal(torch.random.get_rng_state(), state)
     radix = 4 ** torch.arange(channels - 1, -1, -1)
     code = (x.movedim(1, -1) * radix).sum(-1).view(2, draws, 2)
-    expected = torch.stack([p.log_prob(image_of(pixel)).exp() for pixel in every_pixel(channels)], -1)
+    tempered_p = tempered(p, temperature)
+    expected = torch.stack([tempered_p.log_prob(image_of(pixel)).exp() for pixel in every_pixel(channels)], -1)
     found = torch.nn.functional.one_hot(code, 4**channels).double().mean(1)
     # Five standard errors of a share estimated from 4,000 draws, and one draw where next to none is expected.
     allowed = 5 * (expected * (1 - expected) / draws).sqrt() + 1 / draws
     assert ((found - expected).abs() <= allowed).all()
+
+
+def test_temperature_0_is_the_most_probable_components_mean_or_level() -> None:
+    logits = torch.tensor([0.0, 2.0]).view(1, 1, 1, 2)
+    means = torch.tensor([[-1.0, -1.0], [0.4, 0.3]]).view(1, 1, 1, 2, 2)
+    coefficients = torch.tensor([[0.9], [-0.5]]).view(1, 1, 1, 2, 1)
+    p = DiscretizedLogisticMixture(logits, means, torch.full_like(means, 3.0), coefficients, levels=5)
+    # Of levels at -1, -0.5, 0, 0.5 and 1: 0.4 is nearest 0.5, and 0.3 - 0.5 * 0.5 = 0.05 is nearest 0.
+    assert p.sample(torch.Generator(), temperature=0).flatten().tolist() == [3, 2]
+    free = torch.tensor([[0.1, 0.3, 0.2], [0.9, 0.0, 0.1]]).view(1, 1, 1, 2, 3)
+    assert CategoricalPixels(free).sample(torch.Generator(), temperature=0).flatten().tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("likelihood", [mixture, categorical])
+@pytest.mark.parametrize("temperature", [-1.0, math.nan, math.inf])
+def test_a_temperature_that_is_none_is_refused(likelihood: Callable[..., Likelihood], temperature: float) -> None:
+    with pytest.raises(ValueError, match=r"temperature=(-1.0|nan|inf): use a finite number >= 0 \(0: most probable"):
+        likelihood(3).sample(temperature=temperature)
+
+
+@each_image
+@pytest.mark.parametrize("likelihood", [mixture, categorical])
+def test_one_pixels_likelihood_is_that_of_the_image_there(likelihood: Callable[..., Likelihood], channels: int) -> None:
+    p = likelihood(channels)
+    x = torch.randint(4, (2, channels, 1, 2), generator=torch.Generator().manual_seed(2))
+    for column in range(2):
+        alone = p.pixel(0, column).log_prob(x[..., column : column + 1])
+        assert torch.equal(alone, p.log_prob(x)[:, column : column + 1])
 
 
 @pytest.mark.parametrize("likelihood", [mixture, categorical])

@@ -34,12 +34,11 @@ class PixelSteps:
         self.pixels = _Columns(stack.horizontal, batch, self.width)
         self.vertical = stack.vertical
         self.finished = rows.new_zeros(batch, self.vertical.rows_above + 1, self.width, self.vertical.in_channels)
-        # (B, H, W, hidden)
-        self.positions = (rows[:, None] + columns).expand(batch, -1, -1, -1)
+        self.positions = (rows[:, None] + columns).expand(batch, -1, -1, -1)  # (B, H, W, hidden)
         if row_input is not None:
             self.positions = self.positions + row_input[:, :, None]
         self.input: tuple[Tensor, ...] = ()
-        self.groups = [_Group(stack, group, batch, latents) for group in stack.groups]
+        self.groups = [_Group(stack, group, batch, latents) for group in stack.groups if isinstance(group, PixelGroup)]
         self.norm = _Norm(stack.norm)
 
     def __call__(self, last: Tensor | None = None) -> Tensor:
@@ -89,7 +88,7 @@ class _Columns:
 
     def row(self) -> Tensor:
         """(B, W, in)."""
-        batch, width, size = self.shape
+        _, width, size = self.shape
         return self.padded[:, -width * size :].view(self.shape)
 
 
@@ -139,7 +138,7 @@ class _Layer:
         self.above = self.columns.bias.expand(batch, width, hidden).unbind(1)
         self.norm = _Norm(layer.horizontal_norm)
         self.activation = layer.horizontal_gate.activation
-        self.gate = _Linear(layer.horizontal_gate.output)
+        self.gate = _Linear(layer.horizontal_gate.output, batch)
 
     def start_row(self, v: Tensor) -> Tensor:
         layer = self.layer
@@ -161,7 +160,8 @@ class _OverPixels:
     """
 
     def __init__(self, attention: SelfAttention, norm: nn.LayerNorm, batch: int, pixels: int) -> None:
-        self.qkv, self.output, self.norm = _Linear(attention.qkv), _Linear(attention.output), _Norm(norm)
+        self.qkv, self.output = _Linear(attention.qkv, batch), _Linear(attention.output, batch)
+        self.norm = _Norm(norm)
         hidden = attention.output.in_features
         size = hidden // attention.num_heads
         self.qkv.scale(slice(hidden), size**-0.5)
@@ -190,9 +190,11 @@ class _OverLatents:
     def __init__(
         self, attention: LatentAttention, norm: nn.LayerNorm, latents: Tensor, causal: bool, height: int
     ) -> None:
-        self.query, self.output, self.norm = _Linear(attention.query), _Linear(attention.output), _Norm(norm)
+        batch = len(latents)
+        self.query, self.output = _Linear(attention.query, batch), _Linear(attention.output, batch)
+        self.norm = _Norm(norm)
         self.causal, self.size = causal, attention.query.out_features // attention.num_heads
-        both = attention.key_value(latents).view(len(latents), height, 2, attention.num_heads, self.size)
+        both = attention.key_value(latents).view(batch, height, 2, attention.num_heads, self.size)
         self.every_key, self.every_value = both.permute(2, 0, 3, 1, 4).flatten(1, 2)  # (B heads, T, head)
         self.steps = torch.arange(height, device=latents.device)
         self.keys = self.values = self.every_value
@@ -212,13 +214,14 @@ class _OverLatents:
 class _Linear:
     """`nn.Linear` of (B, in), without a module's overhead."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, batch: int) -> None:
         assert linear.bias is not None
-        self.weight, self.bias = linear.weight.t().contiguous(), linear.bias
+        self.weight = linear.weight.t().contiguous()
+        self.bias = linear.bias.repeat(batch, 1)
 
     def scale(self, outputs: slice, factor: float) -> None:
         """Multiply some of the outputs."""
-        factors = torch.ones_like(self.bias)
+        factors = torch.ones_like(self.bias[0])
         factors[outputs] = factor
         self.weight, self.bias = self.weight * factors, self.bias * factors
 

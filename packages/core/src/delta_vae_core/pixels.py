@@ -11,6 +11,7 @@ Inside, images are (B, H, W, hidden): linear layers and norms act on the last ax
 
 # Like every config module: no `from __future__ import annotations`.
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from delta_vae_core.configuration import StrictConfig, require
 from delta_vae_core.transformer import AttentionLayout, LatentAttention, ResidualLinear, Rotary, SelfAttention
 
 MODES = ("strict", "inclusive")
-ACTIVATIONS = {"relu": F.relu, "elu": F.elu}
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"relu": F.relu, "elu": F.elu}
 RASTER = AttentionLayout(None, None, past=0, causal=True)  # itself included: a strict stack's h has not read its pixel
 
 

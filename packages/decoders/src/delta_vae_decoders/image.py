@@ -1,7 +1,6 @@
 """The image decoder: a causal pixel stack that attends over the latents of the rows."""
 
 # Like every config module: no `from __future__ import annotations`.
-import itertools
 from collections.abc import Callable
 
 import torch
@@ -25,7 +24,7 @@ from delta_vae_decoders.pixel_likelihoods import (
     PixelLikelihood,
     check_temperature,
 )
-from delta_vae_decoders.pixel_sampling import draw_pixels, evaluation_mode
+from delta_vae_decoders.pixel_sampling import FullReading, draw_pixels, evaluation_mode
 
 
 @checked
@@ -93,7 +92,6 @@ class ImageDecoder(PixelPreTrainedModel):
         latents, row_input = self._conditioning(latents, pixels.shape[0], pixels.dtype)
         return self._likelihood(self.stack(pixels, latents, row_input).permute(0, 2, 3, 1))
 
-    @torch.no_grad()
     def sample(
         self,
         num_images: int = 1,
@@ -104,19 +102,25 @@ class ImageDecoder(PixelPreTrainedModel):
         use_cache: bool = True,
         progress: bool | None = None,
     ) -> Tensor:
-        """Draw x (B, C, H, W) from p(x | z), z (B, T, D), B = `num_images`: levels, uint8 where at most 256.
+        """Draw x (B, C, H, W) from p(x | z) given z (B, T, D), B = `num_images`: levels, uint8 where at most 256.
 
         A pixel is constant work apart from attention; without `use_cache` it is a whole `read`, for the same images up
         to rounding. Meanwhile dropout and autocast are off. `temperature` is that of the likelihood's `sample`.
         `progress` shows a bar; None shows one for images of 1,024 pixels and more where standard error is a terminal.
         """
-        check_temperature(temperature)
         require(num_images, "num_images", num_images >= 1, "draw at least 1")
+        check_temperature(temperature)
         _, height, width = self.config.image_shape
-        with evaluation_mode(self), torch.autocast(self.device.type, enabled=False):
-            steps = self._cached_steps if use_cache else self._naive_steps
-            return draw_pixels(
-                steps(num_images, latents),
+        with evaluation_mode(self), torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            latents, row_input = self._conditioning(latents, num_images, self.dtype)
+            predict: Callable[[Tensor | None], PixelLikelihood]
+            if use_cache:
+                predict = self._predict_from(PixelSteps(self.stack, num_images, latents, row_input))
+            else:
+                blank = torch.zeros(num_images, *self.config.image_shape, dtype=self.dtype, device=self.device)
+                predict = FullReading(lambda pixels: self.read(pixels, latents), blank)
+            drawn = draw_pixels(
+                predict,
                 height,
                 width,
                 self.config.levels,
@@ -124,29 +128,14 @@ class ImageDecoder(PixelPreTrainedModel):
                 generator=generator,
                 progress=progress,
             )
+        return drawn.clone()  # autograd takes no tensor that was made in inference mode
 
-    def _cached_steps(self, batch: int, latents: Tensor | None) -> Callable[[Tensor | None], PixelLikelihood]:
-        latents, row_input = self._conditioning(latents, batch, self.dtype)
-        steps = PixelSteps(self.stack, batch, latents, row_input)
+    def _predict_from(self, steps: PixelSteps) -> Callable[[Tensor | None], PixelLikelihood]:
         weight, bias = self._head()
 
         def predict(last: Tensor | None) -> PixelLikelihood:
             parameters = F.linear(steps(last).to(weight.dtype), weight, bias)
-            return self._from_parameters(parameters[:, None, None])
-
-        return predict
-
-    def _naive_steps(self, batch: int, latents: Tensor | None) -> Callable[[Tensor | None], PixelLikelihood]:
-        pixels = torch.zeros(batch, *self.config.image_shape, dtype=self.dtype, device=self.device)
-        places = itertools.product(range(self.config.height), range(self.config.width))
-        before = [(0, 0)]
-
-        def predict(last: Tensor | None) -> PixelLikelihood:
-            if last is not None:
-                row, column = before.pop()
-                pixels[:, :, row, column] = last.to(self.dtype)
-            before[:] = [next(places)]
-            return self.read(pixels, latents).pixel(*before[0])
+            return self._from_parameters(parameters.view(len(parameters), 1, 1, -1))
 
         return predict
 

@@ -84,28 +84,28 @@ class DiscretizedLogisticMixture:
         *pixels, components, channels = self.means.shape
         noise = _gumbel((*pixels, components + 2 * channels), generator, temperature, self.means)
         gumbel, first, second = noise.split((components, channels, channels), dim=-1)
-        component = (self.logits + gumbel).argmax(-1)[..., None, None]
+        component = (self.logits + gumbel).argmax(-1, keepdim=True).unsqueeze(-1)
         parts = torch.cat((self.means, self.log_scales, self.coefficients), dim=-1)
         chosen = parts.gather(-2, component.expand(*pixels, 1, parts.shape[-1])).squeeze(-2)
         means, log_scales, coefficients = chosen.split((channels, channels, parts.shape[-1] - 2 * channels), dim=-1)
-        # The difference of two Gumbel variables is a logistic one. From here on in bins from the middle of the levels.
+        # The difference of two Gumbel variables is logistic. From here on in levels: x = (level - middle) / middle.
         middle = (self.levels - 1) / 2
-        drawn = (means + log_scales.exp() * (first - second)) * middle
+        drawn = (means + log_scales.exp() * (first - second)).mul_(middle).add_(middle)
         coefficient = iter(coefficients.unbind(-1))
-        bins: list[Tensor] = []
-        centred: list[Tensor] = []
+        levels: list[Tensor] = []
         for own in drawn.unbind(-1):
-            value = own
-            for earlier in centred:
-                value = torch.addcmul(value, next(coefficient), earlier)
-            bins.append((value + middle).round_().clamp_(0, self.levels - 1))
-            centred.append(bins[-1] - middle)
-        return torch.stack(bins, 1).long()
+            level = own
+            for earlier in levels:
+                level = torch.addcmul(level, next(coefficient), earlier - middle)
+            levels.append(level.round().clamp_(0, self.levels - 1))
+        return torch.stack(levels, 1).long()
 
     def pixel(self, row: int, column: int) -> DiscretizedLogisticMixture:
         """Of one pixel: every field with H = W = 1."""
-        fields = (self.logits, self.means, self.log_scales, self.coefficients)
-        return DiscretizedLogisticMixture(*(_pixel(field, row, column) for field in fields), self.levels)
+        logits, means, log_scales, coefficients = (
+            _pixel(field, row, column) for field in (self.logits, self.means, self.log_scales, self.coefficients)
+        )
+        return DiscretizedLogisticMixture(logits, means, log_scales, coefficients, self.levels)
 
 
 @dataclass(frozen=True, eq=False)

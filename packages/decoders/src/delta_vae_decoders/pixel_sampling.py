@@ -45,6 +45,22 @@ def draw_pixels(
     return torch.cat(drawn, dim=-1).unflatten(-1, (height, width)).squeeze(2).to(dtype)
 
 
+class FullReading:
+    """For `draw_pixels`: the next pixel by reading the whole image (B, C, H, W) anew, of which the rest is blank."""
+
+    def __init__(self, read: Callable[[Tensor], PixelLikelihood], blank: Tensor) -> None:
+        self.read, self.pixels, self.index = read, blank, 0
+
+    def __call__(self, last: Tensor | None) -> PixelLikelihood:
+        width = self.pixels.shape[-1]
+        if last is not None:
+            row, column = divmod(self.index - 1, width)
+            self.pixels[:, :, row, column] = last
+        row, column = divmod(self.index, width)
+        self.index += 1
+        return self.read(self.pixels).pixel(row, column)
+
+
 @contextlib.contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Within, no part of `module` is in training mode; afterwards each part is in the mode it was in."""

@@ -1,7 +1,9 @@
 """Delta-VAEs as transformers models: ask for bits, get at least those bits."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
-from transformers.models.auto.image_processing_auto import AutoImageProcessor  # early 5.x: by its short name it asks
+
+# Not by its short name, under which older releases ask for torchvision.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from delta_vae.configuration_delta_vae import DeltaVaeConfig
 from delta_vae.image_processing_delta_vae import DeltaVaeImageProcessor

@@ -63,10 +63,16 @@ class DeltaVaeConfig(StrictConfig):
                 raise ValueError(
                     f"{name}.latent_dim={part.latent_dim} and decoder.latent_dim={self.latent_dim}: give all one value"
                 )
+        read, written = _reads(self.encoder), _reads(self.decoder)
+        if read and written and read != written:
+            raise ValueError(
+                f"encoder.model_type={self.encoder.model_type!r} reads {read} and "
+                f"decoder.model_type={self.decoder.model_type!r} writes {written}: give both the same"
+            )
         for size in ("vocab_size", "max_positions", "height", "width", "channels", "levels"):
-            read, written = getattr(self.encoder, size, None), getattr(self.decoder, size, None)
-            if read is not None and written is not None and read != written:
-                raise ValueError(f"encoder.{size}={read} and decoder.{size}={written}: give both one value")
+            ours, theirs = getattr(self.encoder, size, None), getattr(self.decoder, size, None)
+            if ours is not None and theirs is not None and ours != theirs:
+                raise ValueError(f"encoder.{size}={ours} and decoder.{size}={theirs}: give both one value")
 
 
 def _resolve(name: str, part: Any, default: type[PreTrainedConfig]) -> Any:
@@ -84,6 +90,13 @@ def _resolve(name: str, part: Any, default: type[PreTrainedConfig]) -> Any:
         raise ValueError(
             f"{name}.model_type={kind!r} is not registered: import the package that registers it first"
         ) from None
+
+
+def _reads(part: Any) -> str | None:
+    """What an encoder or a decoder is for, as far as its config tells."""
+    if hasattr(part, "vocab_size"):
+        return "text"
+    return "images" if hasattr(part, "image_shape") else None
 
 
 def _text_sizes(decoder: Any) -> dict[str, Any]:

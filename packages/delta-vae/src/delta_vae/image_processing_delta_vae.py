@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, Self, TypedDict, TypeVar
 
 import numpy as np
@@ -40,7 +39,7 @@ class DeltaVaeImageProcessor(BaseImageProcessor):
     """
 
     model_input_names = ["pixel_values"]  # noqa: RUF012 - the form transformers reads
-    valid_kwargs = DeltaVaeImagesKwargs
+    valid_kwargs = DeltaVaeImagesKwargs  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -61,7 +60,9 @@ class DeltaVaeImageProcessor(BaseImageProcessor):
             if value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
         if not 2 <= levels <= input_levels <= 256:
-            raise ValueError(f"levels={levels} of input_levels={input_levels}: needs 2 <= levels <= input_levels <= 256")
+            raise ValueError(
+                f"levels={levels} of input_levels={input_levels}: needs 2 <= levels <= input_levels <= 256"
+            )
         self.height, self.width, self.channels = height, width, channels
         self.levels, self.input_levels, self.resize = levels, input_levels, resize
 
@@ -91,37 +92,23 @@ class DeltaVaeImageProcessor(BaseImageProcessor):
 
     def quantize(self, array: Array) -> Array:
         """floor(x * levels / input_levels) of integers x in 0 ... input_levels - 1, in uint8; any shape."""
-        if not _is_integer(array):
-            raise ValueError(
-                f"images of dtype {array.dtype}: give integers 0 ... {self.input_levels - 1}, "
-                f"such as (x * {self.input_levels - 1}).round() of x scaled to [0, 1]"
-            )
-        low, high = (int(array.min()), int(array.max())) if math.prod(array.shape) else (0, 0)
-        if low < 0 or high >= self.input_levels:
-            worst = low if low < 0 else high
-            raise ValueError(
-                f"value {worst} is outside 0 ... {self.input_levels - 1}: "
-                f"the processor has input_levels={self.input_levels}, give images of that range or another input_levels"
-            )
-        table = np.arange(self.input_levels) * self.levels // self.input_levels
+        self._check_integer(array)
+        self._check_range(array, self.input_levels, "input_levels")
+        table = (np.arange(self.input_levels) * self.levels // self.input_levels).astype(np.uint8)
+        same = self.levels == self.input_levels
         if isinstance(array, Tensor):
-            if self.levels == self.input_levels:
-                return array.to(torch.uint8)
-            return torch.from_numpy(table).to(array.device, torch.uint8)[array.long()]
-        if self.levels == self.input_levels:
-            return array.astype(np.uint8, copy=False)
-        return table.astype(np.uint8)[array]
+            return array.to(torch.uint8) if same else torch.from_numpy(table).to(array.device)[array.long()]
+        return array.astype(np.uint8, copy=False) if same else table[array]
 
     def postprocess(self, levels: Tensor | np.ndarray) -> list[Image.Image]:
-        """Levels (B, C, H, W), or (C, H, W) of one image, as PIL images: level l is shown as round(l * 255 / (levels - 1)).
-        """
+        """Levels (B, C, H, W) or (C, H, W) -> PIL images, level l shown as round(l * 255 / (levels - 1))."""
         mode = self._pil_mode()
-        array = levels.cpu().numpy() if isinstance(levels, Tensor) else np.asarray(levels)
+        self._check_integer(levels)
+        array: np.ndarray = levels.cpu().numpy() if isinstance(levels, Tensor) else levels
         array = array[None] if array.ndim == 3 else array
         if array.ndim != 4 or array.shape[1:] != (self.channels, self.height, self.width):
             raise ValueError(f"levels of shape {array.shape}: give (B, {self.channels}, {self.height}, {self.width})")
-        if not _is_integer(array) or (array.size and not 0 <= array.min() <= array.max() < self.levels):
-            raise ValueError(f"levels of dtype {array.dtype}: give integers 0 ... {self.levels - 1}")
+        self._check_range(array, self.levels, "levels")
         shown = np.rint(np.arange(self.levels) * (255 / (self.levels - 1))).astype(np.uint8)[array]
         return [Image.fromarray(image.transpose(1, 2, 0) if mode == "RGB" else image[0]) for image in shown]
 
@@ -133,11 +120,11 @@ class DeltaVaeImageProcessor(BaseImageProcessor):
         """One image as integers (C, H, W)."""
         if isinstance(image, Image.Image):
             return self._from_pil(image)
-        array = image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
-        if not _is_integer(array):
-            self.quantize(array)  # which refuses it
-        if array.dtype.itemsize == 2:
-            raise ValueError(f"images of dtype {array.dtype}: give 8 bits a channel, x // 256 of 16 bits")
+        image = image if isinstance(image, Tensor) else np.asarray(image)
+        self._check_integer(image)
+        if image.dtype.itemsize == 2:
+            raise ValueError(f"images of dtype {image.dtype}: give 8 bits a channel, x // 256 of 16 bits")
+        array: np.ndarray = image.cpu().numpy() if isinstance(image, Tensor) else image
         channels, height, width = wanted = (self.channels, self.height, self.width)
         if array.shape == wanted:
             return array
@@ -154,8 +141,8 @@ class DeltaVaeImageProcessor(BaseImageProcessor):
         mode = self._pil_mode()
         if image.mode not in EIGHT_BIT_MODES:
             raise ValueError(f"a PIL image of mode {image.mode!r}: give one of 8 bits a channel, such as L or RGB")
-        if image.has_transparency_data and image.convert("RGBA").getextrema()[3] != (255, 255):
-            raise ValueError(f"a PIL image of mode {image.mode!r} with transparent pixels: paste it on a background first")
+        if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+            raise ValueError(f"a PIL image of mode {image.mode!r} with transparency: paste it on a background first")
         image, size = image.convert(mode), (self.width, self.height)
         if image.size != size:
             if not self.resize:
@@ -172,8 +159,23 @@ class DeltaVaeImageProcessor(BaseImageProcessor):
             raise ValueError(f"channels={self.channels}: PIL images have 1 channel or 3; use arrays (C, H, W)")
         return PIL_MODES[self.channels]
 
+    def _check_integer(self, array: np.ndarray | Tensor) -> None:
+        if isinstance(array, Tensor):
+            integer = not (array.is_floating_point() or array.is_complex() or array.dtype == torch.bool)
+        else:
+            integer = np.issubdtype(array.dtype, np.integer)
+        if not integer:
+            raise ValueError(
+                f"images of dtype {array.dtype}: give integers, such as (x * {self.input_levels - 1}).round() "
+                "of x in [0, 1] as uint8"
+            )
 
-def _is_integer(array: np.ndarray | Tensor) -> bool:
-    if isinstance(array, Tensor):
-        return not (array.is_floating_point() or array.is_complex() or array.dtype == torch.bool)
-    return bool(np.issubdtype(array.dtype, np.integer))
+    @staticmethod
+    def _check_range(array: np.ndarray | Tensor, count: int, name: str) -> None:
+        low, high = (int(array.min()), int(array.max())) if math.prod(array.shape) else (0, 0)
+        if low < 0 or high >= count:
+            worst = low if low < 0 else high
+            raise ValueError(
+                f"value {worst} is outside 0 ... {count - 1}: the processor has {name}={count}, "
+                f"give values of that range or another {name}"
+            )
