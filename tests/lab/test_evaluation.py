@@ -16,12 +16,15 @@ from torch.distributions import Normal
 from delta_vae import DeltaVaeConfig, DeltaVaeForCausalLM
 from delta_vae_decoders import TextDecoderConfig
 from delta_vae_encoders import TextEncoderConfig
+from delta_vae_lab.data.image_batches import heldout_image_batches
 from delta_vae_lab.data.text_batches import TextBatch, heldout_batches
 from delta_vae_lab.data.tokens import TokenizedText
+from delta_vae_lab.doctor import diagnose
 from delta_vae_lab.estimates import importance_weighted_nll
 from delta_vae_lab.evaluation import evaluate, evaluate_bound, importance_log_weights
 from delta_vae_lab.measurement import measure, rate_profile
 from delta_vae_lab.randomness import derive_seed, latent_noise
+from delta_vae_lab.reporting import HeldoutBound
 from delta_vae_priors import AR1PriorConfig, AuxiliaryPriorConfig
 
 BOS, EOS, PAD, VOCABULARY = 0, 1, 2, 12
@@ -262,6 +265,59 @@ def test_a_decoder_that_copies_loses_log_nine_and_more_without_its_z(copier: Del
     assert metrics["mutual_information_nats"] == pytest.approx(metrics["mutual_information_given_length_nats"])
     assert metrics["shuffle_gap_nats"] > math.log(9)
     assert metrics["active_units"] >= 1
+
+
+def test_the_doctor_tells_a_model_that_copies_from_one_that_says_nothing(copier: DeltaVaeForCausalLM) -> None:
+    nine = [(token,) * 4 for token in range(3, VOCABULARY)] * 8
+    copies = diagnose(copier, batches(16, nine), importance_samples=2)
+    assert not copies.collapsed
+    assert "The encoder tells sentences apart: beyond the length z tells " in " ".join(copies.reasons)
+    silent = build(alpha=0.95)
+    silence(silent)
+    diagnosis = diagnose(silent, batches(4), importance_samples=2)
+    assert diagnosis.collapsed
+    assert diagnosis.verdict.startswith("Collapsed: another sentence's z costs the decoder ")
+    lengths = [len(sentence) + 1 for sentence in sentences()]
+    floor = [1.5 * ((n - 2) * math.log(1 + 0.95**2) - math.log(1 - 0.95**2)) for n in lengths]
+    assert diagnosis.metrics["rate_nats"] == pytest.approx(sum(floor) / len(floor), rel=1e-5)
+    assert "The encoder says the same of every sentence: beyond the length z tells " in " ".join(diagnosis.reasons)
+
+
+def test_bounds_of_samples_are_shared_out_to_the_tokens_of_their_own_sentences() -> None:
+    """Four of the 21, evenly spaced; words are those of all, for tokens a word are the data's."""
+    model = build()
+    metrics = evaluate(model, batches(4), words=50, importance_samples=3, importance_examples=4)
+    record = measure(model, batches(4), seed=0)
+    tokens, all_tokens = int(record.units[torch.tensor([0, 7, 13, 20])].sum()), int(record.units.sum())
+    for prefix in ("", "auxiliary_"):
+        nats = 4 * metrics[f"{prefix}importance_weighted_nll_nats"] / tokens
+        assert metrics[f"{prefix}importance_weighted_nats_per_token"] == pytest.approx(nats)
+        assert metrics[f"{prefix}importance_weighted_perplexity_per_token"] == pytest.approx(math.exp(nats))
+        assert metrics[f"{prefix}importance_weighted_perplexity_per_word"] == pytest.approx(
+            math.exp(nats * all_tokens / 50)
+        )
+
+
+def test_what_is_watched_in_training_is_all_but_the_bound_of_many_samples() -> None:
+    model = build()
+    watched = HeldoutBound(batches(4), seed=3)(model, step=10)
+    metrics = evaluate(model, batches(4), seed=3, importance_samples=2)
+    assert {"heldout_shuffle_gap_nats", "heldout_mutual_information_nats", "heldout_active_units"} <= watched.keys()
+    assert watched == {f"heldout_{name}": value for name, value in metrics.items() if "importance" not in name}
+    alone = HeldoutBound(batches(4), seed=3)(build(latent_dim=0), step=10)
+    assert "heldout_distortion_nats" in alone
+    assert "heldout_shuffle_gap_nats" not in alone
+
+
+def test_images_for_a_model_of_text_are_refused() -> None:
+    images = heldout_image_batches(np.zeros((4, 1, 8, 8), dtype=np.uint8), 2)
+    with pytest.raises(ValueError, match=r"a batch of images for DeltaVaeForCausalLM, a model of sentences: give it"):
+        evaluate(build(), images)
+
+
+def test_a_decoder_without_latents_has_nothing_for_the_doctor() -> None:
+    with pytest.raises(ValueError, match=r"no encoder \(latent_dim=0\): without latents nothing can collapse"):
+        diagnose(build(latent_dim=0), batches(4))
 
 
 def test_a_decoder_without_latents_has_a_distortion_and_no_more() -> None:

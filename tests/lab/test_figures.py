@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from delta_vae_lab.figures import rate_by_position, rate_heat_map, save_figure, training_curves, write_figures
 from delta_vae_lab.measurement import RateProfile
-from delta_vae_lab.modality import IMAGES, TEXT
+from delta_vae_lab.modality import EXAMPLES, IMAGES, TEXT
 
 WHERE: dict[str, Any] = {"data": "cpython-language-reference", "seed": 7, "modality": TEXT}
 LN_2 = math.log(2)
@@ -73,6 +73,16 @@ def test_training_curves_compare_batches_of_any_length() -> None:
     assert title(figure) == "cpython-language-reference, seed 7, held-out n = 150"
 
 
+def test_training_curves_show_what_z_is_used_for_where_that_was_measured() -> None:
+    """20 tokens a held-out sentence: 30 nats are 1.5 a token."""
+    assert len(training_curves(rows(), **WHERE).axes) == 3
+    used = {"heldout_shuffle_gap_nats": 30.0, "heldout_mutual_information_nats": 4.0}
+    figure = training_curves([row | used if "heldout_tokens" in row else row for row in rows()], **WHERE)
+    gap, information, _ = lines(figure, 3)
+    assert gap == ([10, 20], [1.5, 1.5])
+    assert information == ([10, 20], [0.2, 0.2])
+
+
 def test_training_curves_of_images_are_in_bits_a_dimension() -> None:
     """Images of 64 dimensions: 128 ln 2 nats are 128 bits, 2 a dimension."""
     nats = {"distortion_nats": 128 * LN_2, "rate_nats": 16 * LN_2, "committed_rate_nats": 8 * LN_2}
@@ -102,6 +112,16 @@ def test_heat_maps_show_kl_floor_and_their_difference_as_far_as_sequences_reach(
     assert images[0].get_clim() == images[1].get_clim(), "KL and its committed share are compared by colour"
     assert sum(images[2].get_clim()) == 0, "white is no slack"
     assert title(figure) == "cpython-language-reference, seed 7, n = 100 held-out sequences"
+
+
+def test_a_single_step_has_a_heat_map_and_no_course(tmp_path: Path) -> None:
+    profile = RateProfile(kl=torch.rand(1, 4), committed=torch.zeros(1, 4), sequences=torch.tensor([300]))
+    write_figures(tmp_path, [], profile, data="x", seed=0, modality=EXAMPLES)
+    assert {path.stem for path in tmp_path.iterdir()} == {"rate_by_step_and_dimension"}
+    figure = rate_heat_map(profile, data="x", seed=0, modality=EXAMPLES)
+    low, high = figure.axes[2].get_xlim()
+    assert [tick for tick in figure.axes[2].get_xticks() if low <= tick <= high] == [1]
+    assert title(figure) == "x, seed 0, n = 300 held-out examples"
 
 
 def test_rate_by_position_sums_over_dimensions(profile: RateProfile) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from delta_vae import DeltaVaeConfig, DeltaVaeForImageGeneration
 from delta_vae_decoders import ImageDecoderConfig
 from delta_vae_encoders import ImageEncoderConfig
-from delta_vae_lab.data import ImageBatch, heldout_image_batches
+from delta_vae_lab.data import ImageBatch, TextBatch, heldout_image_batches
 from delta_vae_lab.evaluation import evaluate
 from delta_vae_lab.measurement import measure, rate_profile
 from delta_vae_lab.randomness import derive_seed, latent_noise
@@ -127,6 +127,19 @@ def test_one_importance_sample_is_the_negative_elbo_and_more_are_lower(images: n
     ]
     assert gains[0] == pytest.approx(0, abs=1e-4)
     assert gains[1] > 0.1
+
+
+def test_bounds_of_samples_are_in_bits_per_dim(images: npt.NDArray[np.uint8]) -> None:
+    metrics = evaluate(build(), batches(images, 3), importance_samples=2, importance_examples=4)
+    for prefix in ("", "auxiliary_"):
+        bits = metrics[f"{prefix}importance_weighted_nll_nats"] / (DIMENSIONS * math.log(2))
+        assert metrics[f"{prefix}importance_weighted_bits_per_dim"] == pytest.approx(bits)
+
+
+def test_sentences_for_a_model_of_images_are_refused() -> None:
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"a batch of sentences for DeltaVaeForImageGeneration, a model of images: "):
+        evaluate(build(), [TextBatch(ids, torch.ones_like(ids), [0, 1])])
 
 
 def test_images_have_one_size_and_so_no_information_beyond_it(images: npt.NDArray[np.uint8]) -> None:

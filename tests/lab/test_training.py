@@ -29,12 +29,14 @@ from delta_vae_lab.data.text_batches import TextBatch, TextBatches, heldout_batc
 from delta_vae_lab.data.tokenization import train_tokenizer
 from delta_vae_lab.data.tokens import tokenize
 from delta_vae_lab.finiteness import NonFiniteError, find_non_finite
-from delta_vae_lab.measurement import Record, evaluating, measure
+from delta_vae_lab.measurement import Record, measure
 from delta_vae_lab.optimization import build_optimizer
 from delta_vae_lab.randomness import derive_seed
+from delta_vae_lab.reporting import HeldoutBound
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.schedule import learning_rate_factor
 from delta_vae_lab.sections import TextRunConfig
+from delta_vae_lab.subject import evaluating
 from delta_vae_lab.training import build_accelerator, train
 
 TINY = """
@@ -212,7 +214,7 @@ def two_processes(folder: Path) -> None:
     if AcceleratorState().is_main_process:  # alone, as it writes a report
         ddp.save_pretrained(folder / "ddp" / "model")
         fsdp.save_pretrained(folder / "fsdp" / "model")
-        (folder / "fsdp" / "distortion").write_text(str(float(measure_sentences(fsdp).distortion.mean())))
+        (folder / "fsdp" / "watched.json").write_text(json.dumps(watch_sentences()(fsdp, 4)))
 
 
 def shard_on_cpu() -> None:
@@ -230,12 +232,16 @@ def shard_on_cpu() -> None:
 
 def evaluate_sharded(model: DeltaVaeForCausalLM, step: int) -> dict[str, float]:
     assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
-    return {"heldout_distortion_nats": float(measure_sentences(model).distortion.mean())}
+    return watch_sentences()(model, step)
+
+
+def watch_sentences() -> HeldoutBound:
+    tokenizer = train_tokenizer(SENTENCES, 262)
+    return HeldoutBound(list(heldout_batches(tokenize(tokenizer, SENTENCES), 8, tokenizer.pad_token_id)), seed=0)
 
 
 def measure_sentences(model: DeltaVaeForCausalLM) -> Record:
-    tokenizer = train_tokenizer(SENTENCES, 262)
-    return measure(model, heldout_batches(tokenize(tokenizer, SENTENCES), 8, tokenizer.pad_token_id), seed=0)
+    return measure(model, watch_sentences().batches, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -258,9 +264,9 @@ def test_sharding_changes_rounding_only_and_gives_a_whole_model(of_two_processes
     model = DeltaVaeForCausalLM.from_pretrained(sharded / "model")
     for name, weight in expected.items():
         torch.testing.assert_close(model.state_dict()[name], weight, rtol=1e-3, atol=1e-5)
-    evaluated = [line["heldout_distortion_nats"] for line in metrics_of(sharded) if "heldout_distortion_nats" in line]
-    assert len(evaluated) == 2
-    assert float((sharded / "distortion").read_text()) == pytest.approx(evaluated[-1], rel=1e-6)
+    evaluated = [line for line in metrics_of(sharded) if "heldout_shuffle_gap_nats" in line]
+    assert [line.pop("step") for line in evaluated] == [2, 4]
+    assert json.loads((sharded / "watched.json").read_text()) == pytest.approx(evaluated[-1], rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.slow

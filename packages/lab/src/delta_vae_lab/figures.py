@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from delta_vae_core import nats_to_bits
 from delta_vae_lab.measurement import RateProfile
-from delta_vae_lab.modality import IMAGES, TEXT, Modality
+from delta_vae_lab.modality import EXAMPLES, IMAGES, TEXT, Modality
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -25,8 +25,13 @@ _REACHED = 0.05
 _STEP_LABELS = {
     TEXT: f"latent step t (those that {_REACHED:.0%} of the sequences reach)",
     IMAGES: "latent step t (row of the image)",
+    EXAMPLES: "latent step t",
 }
-_EXAMPLES = {TEXT: "sequences", IMAGES: "images"}
+_EXAMPLES = {TEXT: "sequences", IMAGES: "images", EXAMPLES: "examples"}
+_USE = [
+    ("shuffle_gap", "shuffle gap", VERMILION),
+    ("mutual_information", "mutual information I(x; z)", BLUE),
+]
 _RATES = [
     ("rate", "training prior", VERMILION),
     ("committed_rate", "of it committed", BLUE),
@@ -64,7 +69,8 @@ def write_figures(
         save_figure(training_curves(rows, **about), folder, "training")
     if profile is not None:
         save_figure(rate_heat_map(profile, **about), folder, "rate_by_step_and_dimension")
-        save_figure(rate_by_position(profile, **about), folder, "rate_by_position")
+        if len(profile.kl) > 1:
+            save_figure(rate_by_position(profile, **about), folder, "rate_by_position")
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
@@ -78,6 +84,8 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
 def training_curves(rows: Sequence[Mapping[str, Any]], *, data: str, seed: int, modality: Modality) -> Figure:
     """Distortion, rate over its floor, and slack by step, of training batches and, `heldout_...`, held-out examples.
 
+    And, where they were measured, what the decoder loses without its own z and what z tells, of these examples.
+
     A batch holds sequences of about one length, the next of another, so only nats a token compare from step to step.
     Those of images are in bits/dim.
     """
@@ -88,12 +96,14 @@ def training_curves(rows: Sequence[Mapping[str, Any]], *, data: str, seed: int, 
         _per_unit(row, "heldout_", row[f"heldout_{modality.units}"] / row[f"heldout_{modality.examples}"], modality)
         for row in evaluated
     ]
+    has_use = any(name in point for name, _, _ in _USE for point in held_out)
     has_rate = any(point["rate"] for point in training + held_out)
     examples = f", held-out n = {evaluated[-1][f'heldout_{modality.examples}']:,}" if evaluated else ""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(10, 3.2) if has_rate else (4.5, 3.2), layout="constrained")
+        panels = 1 if not has_rate else 3 + has_use
+        figure = Figure(figsize=(1.2 + 3.1 * panels, 3.2), layout="constrained")
         figure.suptitle(f"{data}, seed {seed}{examples}", x=0.01, ha="left")
-        axes = figure.subplots(1, 3 if has_rate else 1, squeeze=False)[0]
+        axes = figure.subplots(1, panels, squeeze=False)[0]
         _curve(axes[0], training, "distortion", _TRAINING | {"color": BLUE, "label": "training batches"})
         _curve(axes[0], held_out, "distortion", _HELD_OUT | {"color": BLUE, "label": "held out"})
         axes[0].set_title("Distortion")
@@ -108,6 +118,12 @@ def training_curves(rows: Sequence[Mapping[str, Any]], *, data: str, seed: int, 
             _curve(axes[2], held_out, "slack", _HELD_OUT | {"color": GREEN})
             axes[2].axhline(0, color="black", linewidth=0.8)
             axes[2].set_title("Slack: rate less committed rate")
+        if panels == 4:
+            for name, label, colour in _USE:
+                _curve(axes[3], held_out, name, _HELD_OUT | {"color": colour, "label": label})
+            axes[3].axhline(0, color="black", linewidth=0.8)
+            axes[3].set_title("Use of z, held out")
+            axes[3].legend()
         for axis in axes:
             axis.set(xlabel="step", ylabel=modality.bound_unit)
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -137,7 +153,7 @@ def rate_heat_map(profile: RateProfile, *, data: str, seed: int, modality: Modal
             axis.yaxis.set_major_locator(MaxNLocator(6, integer=True))
             figure.colorbar(image, ax=axis, label="nats")
         axes[-1].set_xlabel(_STEP_LABELS[modality])
-        axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
@@ -163,7 +179,7 @@ def rate_by_position(profile: RateProfile, *, data: str, seed: int, modality: Mo
 def _per_unit(row: Mapping[str, Any], prefix: str, units: float, modality: Modality) -> dict[str, float]:
     """The row's step and, of an example of so many units, its distortion, rates and slack in `modality.bound_unit`."""
     scale = (nats_to_bits(1.0) if modality is IMAGES else 1.0) / units
-    names = ["distortion", *(name for name, _, _ in _RATES)]
+    names = ["distortion", *(name for name, _, _ in [*_RATES, *_USE])]
     point = {name: row[f"{prefix}{name}_nats"] * scale for name in names if f"{prefix}{name}_nats" in row}
     return {"step": row["step"], **point, "slack": point["rate"] - point["committed_rate"]}
 

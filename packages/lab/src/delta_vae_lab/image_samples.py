@@ -14,8 +14,8 @@ from torch import Tensor
 from delta_vae import DeltaVaeForImageGeneration, DeltaVaeImageProcessor, spherical_interpolation
 from delta_vae_lab.data.image_splits import Levels
 from delta_vae_lab.image_grid import Block, draw_grid
-from delta_vae_lab.measurement import evaluating
 from delta_vae_lab.samples import sample_sources
+from delta_vae_lab.subject import evaluating
 
 COLUMNS = 8
 STEPS = 7  # of an interpolation, its two ends included

@@ -32,8 +32,12 @@ class Modality:
 
 TEXT = Modality("sentence", "sentences", "token", "tokens", "tokens_per_sequence", "nats_per_token", "nats a token")
 IMAGES = Modality("image", "images", "dimension", "dimensions", "dimensions_per_image", "bits_per_dim", "bits/dim")
+# What an outside VAE is about, whatever it is; its dimensions are counted only if they are told.
+EXAMPLES = Modality(
+    "example", "examples", "dimension", "dimensions", "dimensions_per_example", "bits_per_dim", "bits/dim"
+)
 
 
 def modality_of(metrics: Mapping[str, Any]) -> Modality:
     """The kind of data that these metrics are of."""
-    return IMAGES if IMAGES.examples in metrics else TEXT
+    return next((kind for kind in (IMAGES, EXAMPLES) if kind.examples in metrics), TEXT)

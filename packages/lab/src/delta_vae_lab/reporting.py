@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from delta_vae import DeltaVaeModel
 from delta_vae_lab.cards import write_card
 from delta_vae_lab.data.batch import Batch
-from delta_vae_lab.evaluation import evaluate, evaluate_bound
+from delta_vae_lab.evaluation import estimate, evaluate
 from delta_vae_lab.figures import write_figures
 from delta_vae_lab.measurement import measure, rate_profile
 from delta_vae_lab.modality import modality_of
@@ -24,13 +24,16 @@ from delta_vae_lab.verdict import render_table, verdict
 
 @dataclass(frozen=True)
 class HeldoutBound:
-    """`evaluate` of `train`: the bound on some held-out batches, every name led by `heldout_`."""
+    """`evaluate` of `train`: the bound on some held-out batches and what z is used for, names led by `heldout_`.
+
+    All of `evaluate` but the importance-weighted bound, which would decode each example many times.
+    """
 
     batches: Sequence[Batch]
     seed: int
 
     def __call__(self, model: DeltaVaeModel, step: int) -> dict[str, float]:
-        metrics = evaluate_bound(model, self.batches, seed=self.seed)
+        metrics = evaluate(model, self.batches, seed=self.seed, importance_samples=None)
         return {f"heldout_{name}": value for name, value in metrics.items()}
 
 
@@ -54,9 +57,10 @@ def write_report(
     started = time.monotonic()
     settings = config.evaluation
     model.save_pretrained(run.model)
-    metrics = evaluate(
+    record = measure(model, heldout, config.seed)
+    metrics = estimate(
         model,
-        heldout,
+        record,
         words=words,
         seed=config.seed,
         importance_samples=settings.importance_samples,
@@ -71,7 +75,7 @@ def write_report(
         metrics["training_seconds"] = round(training_seconds, 1)
     run.write_results(metrics, config, describe_device(accelerator.device, accelerator.num_processes), data)
     write_card(run, card)
-    profile = rate_profile(model, measure(model, heldout, config.seed)) if model.prior is not None else None
+    profile = rate_profile(model, record) if model.prior is not None else None
     about = {"data": data["name"], "seed": config.seed}
     write_figures(run.figures, run.metrics(), profile, **about, modality=modality_of(metrics))
     write_samples()

@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from delta_vae import DeltaVaeForCausalLM
 from delta_vae_lab.data.text_batches import collate
 from delta_vae_lab.data.tokens import TokenizedText
-from delta_vae_lab.measurement import evaluating
 from delta_vae_lab.samples import sample_sources
+from delta_vae_lab.subject import evaluating
 
 
 def write_text_samples(

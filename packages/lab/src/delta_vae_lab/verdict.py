@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from delta_vae_core import nats_to_bits
 from delta_vae_lab.estimates import Estimate
-from delta_vae_lab.modality import IMAGES, Modality, modality_of
+from delta_vae_lab.modality import EXAMPLES, TEXT, Modality, modality_of
 
 # Nats a sentence or image. A tenth changes the perplexity of a sentence of 30 tokens by a third of a per cent, an 8x8
 # grey image by 0.002 bits/dim and a 32x32 colour image by 0.00005: nobody would keep an encoder for that, however sure
@@ -39,15 +39,26 @@ _PER_TOKEN = {
     "auxiliary_perplexity_per_token": "perplexity a token, auxiliary prior",
     "perplexity_per_word": "perplexity a word, training prior",
     "auxiliary_perplexity_per_word": "perplexity a word, auxiliary prior",
+    "importance_weighted_perplexity_per_token": "perplexity a token, IW NLL, training prior",
+    "auxiliary_importance_weighted_perplexity_per_token": "perplexity a token, IW NLL, auxiliary prior",
+    "importance_weighted_perplexity_per_word": "perplexity a word, IW NLL, training prior",
+    "auxiliary_importance_weighted_perplexity_per_word": "perplexity a word, IW NLL, auxiliary prior",
 }
 
 
-def verdict(metrics: Mapping[str, float | int]) -> str:
-    """Collapsed or not, and why, on one line, from the metrics of `evaluate`.
+def is_collapsed(metrics: Mapping[str, float | int]) -> bool:
+    """Whether any example's z serves the decoder as well; False of a decoder without latents.
 
-    Collapsed means that any sentence's or image's z serves the decoder as well: another's costs it nothing within 3
-    standard errors, or less than `NEXT_TO_NOTHING`. The rate alone cannot tell, for it never falls below its floor. Nor
-    does the cost tell what z is worth: much of it is the harm of a wrong z. Only a decoder without latents shows that.
+    That is: another's costs it nothing within 3 standard errors, or less than `NEXT_TO_NOTHING`.
+    """
+    return "shuffle_gap_nats" in metrics and not _is_something(Estimate.of(metrics, "shuffle_gap_nats"))
+
+
+def verdict(metrics: Mapping[str, float | int]) -> str:
+    """Collapsed or not (`is_collapsed`), and why, on one line, from the metrics of `evaluate`.
+
+    The rate alone cannot tell, for it never falls below its floor. Nor does the cost of another's z tell what z is
+    worth: much of it is the harm of a wrong z. Only a decoder without latents shows that.
     """
     kind = modality_of(metrics)
     if "shuffle_gap_nats" not in metrics:
@@ -60,18 +71,54 @@ def verdict(metrics: Mapping[str, float | int]) -> str:
     gap, slack = Estimate.of(metrics, "shuffle_gap_nats"), Estimate.of(metrics, "slack_nats")
     cost = f"another {kind.example}'s z costs the decoder {gap} nats {kind.an_example}"
     over_floor = f"{slack} nats of slack over a committed {metrics['committed_rate_nats']:.2f}"
-    if not _is_something(gap):
-        costs = "nothing within 3 standard errors" if abs(gap.value) <= 3 * gap.stderr else "next to nothing"
+    if is_collapsed(metrics):
         paid = f"pays {over_floor} all the same" if _is_something(slack) else f"sits on its floor, {over_floor}"
-        return f"Collapsed: {cost}, {costs}, and the rate {paid}."
-    name, prior = kind.bound, ""
+        return f"Collapsed: {cost}, {_within_error(gap)}, and the rate {paid}."
+    name, unit, prior = kind.bound, kind.bound_unit, ""
+    if name not in metrics:  # an outside VAE whose dimensions are not known
+        name, unit = "negative_elbo_nats", f"nats {kind.an_example}"
     if f"auxiliary_{name}" in metrics:
         name, prior = f"auxiliary_{name}", " against the auxiliary prior"
+    without = "(prior.kind=none) to say" if kind is not EXAMPLES else "to say, trained alike"
     return (
         f"Not collapsed: {cost}; for that the rate pays {over_floor} ({_content(metrics, kind)}). "
-        f"The bound{prior} is {Estimate.of(metrics, name)} {kind.bound_unit}; "
-        "whether latents lower it is for the decoder without latents (prior.kind=none) to say."
+        f"The bound{prior} is {Estimate.of(metrics, name)} {unit}; "
+        f"whether latents lower it is for the decoder without latents {without}."
     )
+
+
+def reasons(metrics: Mapping[str, float | int]) -> list[str]:
+    """What was found, a sentence each: what z costs, what the decoder makes of it, and what it tells."""
+    kind = modality_of(metrics)
+    rate, slack, gap, marginal = (
+        Estimate.of(metrics, f"{name}_nats") for name in ("rate", "slack", "shuffle_gap", "marginal_kl")
+    )
+    committed, floor = metrics["committed_rate_nats"], "of which the prior commits nothing"
+    if committed > 0:
+        place = "above its floor" if _is_something(slack) else "on its floor"
+        floor = f"{place}: {slack} nats more than the {committed:.2f} that the prior commits"
+    costs = f"shuffling costs {gap} nats {kind.an_example}"
+    decoder = f"ignores z: {costs}, {_within_error(gap)}" if is_collapsed(metrics) else f"heeds z: {costs}"
+    informs = _is_something(Estimate.of(metrics, f"{_information(kind)}_nats"))
+    encoder = f"tells {kind.examples} apart" if informs else f"says the same of every {kind.example}"
+    found = [
+        f"The rate is {rate} nats {kind.an_example}, {floor}.",
+        f"The decoder {decoder}.",
+        f"The encoder {encoder}: {_content(metrics, kind)}.",
+    ]
+    if _is_something(marginal):
+        most = "At most " if _near_cap(metrics, "mutual_information") else ""
+        found.append(
+            f"{most}{marginal} nats of the rate tell nothing: by so much the posteriors taken together, "
+            "on which the decoder was trained, differ from the prior."
+        )
+    if "auxiliary_rate_nats" in metrics:
+        found.append(f"Against the auxiliary prior the rate is {Estimate.of(metrics, 'auxiliary_rate_nats')} nats.")
+    found.append(
+        f"{metrics['active_units']} of {metrics['latent_dim']} latent dimensions move with the {kind.example} "
+        f"(variance of their means > 0.01; {metrics['active_units_above_0.2']} above 0.2)."
+    )
+    return found
 
 
 def render_table(metrics: Mapping[str, float | int], *, data: str, seed: int) -> str:
@@ -80,10 +127,10 @@ def render_table(metrics: Mapping[str, float | int], *, data: str, seed: int) ->
     Images have one size, so everything of theirs is in bits/dim too.
     """
     kind = modality_of(metrics)
-    examples, units = metrics[kind.examples], metrics[kind.units]
-    title = f"{data}: {examples:,} held-out {kind.examples}, {units:,} {kind.units}, seed {seed}"
+    examples, units = metrics[kind.examples], metrics.get(kind.units)
+    counted = f"{examples:,} held-out {kind.examples}" + (f", {units:,} {kind.units}" if units else "")
     scales = {"nats": 1.0, "bits": nats_to_bits(1.0)}
-    if kind is IMAGES:
+    if kind is not TEXT and units:
         scales["bits/dim"] = nats_to_bits(examples / units)
     rows = [[f"{kind.an_example}, ± standard error", *scales]]
     measured = set(metrics) if "latent_dim" in metrics else set(metrics) - _OF_LATENTS
@@ -95,6 +142,7 @@ def render_table(metrics: Mapping[str, float | int], *, data: str, seed: int) ->
     if "active_units" in metrics:
         active = f"{metrics['active_units']} / {metrics['active_units_above_0.2']} of {metrics['latent_dim']}"
         more.append(["active units, variance > 0.01 / > 0.2", active])
+    title = f"{data}: {counted}, seed {seed}"
     return "\n".join([title, "", *_aligned([*rows, [], *more] if more else rows)])
 
 
@@ -109,12 +157,15 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _content(metrics: Mapping[str, float | int], kind: Modality) -> str:
     """What z tells; of a sentence beyond its length, which the number of latents gives away."""
-    name, beyond, symbol = "mutual_information", "", "I(x; z)"
-    if kind is not IMAGES:
-        name, beyond, symbol = f"{name}_given_length", "beyond the length ", "I(x; z | n)"
+    name = _information(kind)
+    beyond, symbol = ("beyond the length ", "I(x; z | n)") if kind is TEXT else ("", "I(x; z)")
     at_least = "at least " if _near_cap(metrics, name) else ""
-    information = Estimate.of(metrics, f"{name}_nats")
-    return f"{beyond}z tells {at_least}{information} nats about the {kind.example}, {symbol}"
+    return f"{beyond}z tells {at_least}{Estimate.of(metrics, f'{name}_nats')} nats about the {kind.example}, {symbol}"
+
+
+def _information(kind: Modality) -> str:
+    """The metric of what z tells."""
+    return "mutual_information_given_length" if kind is TEXT else "mutual_information"
 
 
 def _note(metrics: Mapping[str, float | int], name: str) -> str:
@@ -138,6 +189,11 @@ def _note(metrics: Mapping[str, float | int], name: str) -> str:
 def _near_cap(metrics: Mapping[str, float | int], name: str) -> bool:
     """Near its cap an estimate of information measures the number of examples: it is a lower bound."""
     return metrics[f"{name}_nats"] >= 0.9 * metrics[f"{name}_cap_nats"]
+
+
+def _within_error(gap: Estimate) -> str:
+    """How little a gap is that is not something."""
+    return "nothing within 3 standard errors" if abs(gap.value) <= 3 * gap.stderr else "next to nothing"
 
 
 def _is_something(estimate: Estimate) -> bool:

@@ -1,0 +1,115 @@
+"""A model that was saved with its tokenizer or image processor, and the held-out data that it is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+
+from delta_vae import DeltaVaeConfig, DeltaVaeForCausalLM, DeltaVaeForImageGeneration, DeltaVaeImageProcessor
+from delta_vae_lab.data import (
+    heldout_batches,
+    heldout_image_batches,
+    load_images,
+    load_text,
+    load_tokenizer,
+    tokenize,
+    word_count,
+)
+from delta_vae_lab.data.batch import Batch
+
+SavedModel = DeltaVaeForCausalLM | DeltaVaeForImageGeneration
+
+
+@dataclass(frozen=True)
+class Heldout:
+    """Batches of held-out examples, where they are from, and, of text, its running words."""
+
+    batches: Sequence[Batch]
+    name: str
+    fingerprint: dict[str, Any]
+    words: int | None = None
+
+
+def load_model(name: str) -> SavedModel:
+    """The model of a folder, or of a name on the Hub, on the first GPU if there is one."""
+    kind = DeltaVaeForImageGeneration if hasattr(_config(name).decoder, "image_shape") else DeltaVaeForCausalLM
+    model: Any = kind.from_pretrained(name)
+    placed: SavedModel = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return placed
+
+
+def load_heldout(
+    name: str, model: SavedModel, data: str, *, examples: int | None = None, batch_size: int = 64
+) -> Heldout:
+    """The first `examples` of the held-out part of `data`, read as the model `name` reads it; None is all."""
+    if examples is not None and examples < 2:
+        raise ValueError(f"examples={examples}: a standard error needs 2 or more; or leave it out for all")
+    if isinstance(model, DeltaVaeForImageGeneration):
+        return _heldout_images(name, data, examples, batch_size)
+    return _heldout_text(name, model, data, examples, batch_size)
+
+
+def _config(name: str) -> DeltaVaeConfig:
+    if Path(name).is_dir() and not Path(name, "config.json").is_file():
+        raise ValueError(f"{name}: has no config.json; give the folder that save_pretrained wrote, the model/ of a run")
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name)
+    except OSError:
+        raise ValueError(
+            f"{name}: neither the folder of a model nor the name of one on the Hub that was reached; "
+            "give the model/ of a run"
+        ) from None
+    if config.get("model_type") != DeltaVaeConfig.model_type:
+        raise ValueError(
+            f"{name}: a model of type {config.get('model_type')!r}, not {DeltaVaeConfig.model_type!r}; "
+            "any other VAE is examined in Python, by delta_vae_lab.doctor.diagnose of an OutsideVae"
+        )
+    return DeltaVaeConfig.from_pretrained(name)
+
+
+def _heldout_images(name: str, data: str, examples: int | None, batch_size: int) -> Heldout:
+    try:
+        processor = DeltaVaeImageProcessor.from_pretrained(name)
+    except OSError:
+        raise ValueError(f"{name}: has no preprocessor_config.json; give the model/ of a run") from None
+    try:
+        images = load_images(data)
+    except ValueError as error:
+        raise ValueError(f"{name} is a model of images: {error}") from error
+    theirs = (*images.shape, images.levels)
+    ours = (processor.channels, processor.height, processor.width, processor.input_levels)
+    if theirs != ours:
+        raise ValueError(
+            f"data {data!r} has images of {_size(*theirs)}; {name} is a model of {_size(*ours)}: give data of its kind"
+        )
+    levels = processor.quantize(images.heldout[:examples])
+    return Heldout(
+        list(heldout_image_batches(levels, batch_size)),
+        images.name,
+        {**images.fingerprint, "levels": processor.levels},
+    )
+
+
+def _heldout_text(name: str, model: DeltaVaeForCausalLM, data: str, examples: int | None, batch_size: int) -> Heldout:
+    tokenizer = load_tokenizer(name)
+    try:
+        text = load_text(data)
+    except ValueError as error:
+        raise ValueError(f"{name} is a model of text: {error}") from error
+    sentences = text.heldout[:examples]
+    tokens = tokenize(tokenizer, sentences, max_length=model.config.decoder.max_positions)
+    return Heldout(
+        list(heldout_batches(tokens, batch_size, tokenizer.pad_token_id)),
+        text.name,
+        text.fingerprint,
+        words=sum(map(word_count, sentences)),
+    )
+
+
+def _size(channels: int, height: int, width: int, levels: int) -> str:
+    return f"{channels} x {height} x {width} at {levels} levels"
