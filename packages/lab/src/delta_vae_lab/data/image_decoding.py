@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import islice
 from textwrap import shorten
@@ -57,7 +57,8 @@ class DecodedImages:
             size = f"{self.pixels.shape[3]}x{self.pixels.shape[2]}"
             name, source = f"{name}-resized-{size}", f"{source}; {self.resized} images resized to {size}"
         unreadable = int(np.sum(~self.readable))
-        return image_splits(self.pixels[:cut], self.pixels[cut:], name=name, source=source, unreadable=unreadable)
+        splits = image_splits(self.pixels[:cut], self.pixels[cut:], name=name, source=source, unreadable=unreadable)
+        return replace(splits, readable=self.readable)
 
 
 def decode_images(

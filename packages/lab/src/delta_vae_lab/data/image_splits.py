@@ -16,13 +16,17 @@ HELDOUT_ONE_IN = 20  # every twentieth image, where the data has no held-out par
 
 @dataclass(frozen=True)
 class ImageSplits:
-    """Levels 0 ... levels - 1 in uint8 arrays (N, C, H, W). Every result carries their `name` and `fingerprint`."""
+    """Levels 0 ... levels - 1 in uint8 arrays (N, C, H, W). Every result carries their `name` and `fingerprint`.
+
+    `readable`: which images of the data these are, training images first; None is all of them.
+    """
 
     train: Levels
     heldout: Levels
     levels: int
     name: str
     fingerprint: dict[str, Any]
+    readable: npt.NDArray[np.bool_] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -91,18 +91,18 @@ def load_text(
     """
     path = Path(spec).expanduser()
     if spec == "builtin":
-        return _splits(language_reference.NAME, language_reference.SOURCE, *language_reference.language_reference())
+        return text_splits(language_reference.NAME, language_reference.SOURCE, *language_reference.language_reference())
     if path.is_file() or (path.is_dir() and next(path.rglob("*.parquet"), None) is None):
         files = find_text_files(path)
         train = _stream(files.train) if streaming else list(read_sentences(files.train))
         heldout = None if files.heldout is None else list(read_sentences(files.heldout))
-        return _splits(path.resolve().name, files.source, train, heldout)
+        return text_splits(path.resolve().name, files.source, train, heldout)
     hub = load_hub_text(
         str(path) if path.is_dir() else spec, streaming=streaming, config=config, revision=revision, column=column
     )
     train = hub.train if isinstance(hub.train, IterableDataset) else list(all_sentences(hub.train))
     heldout = None if hub.heldout is None else list(all_sentences(hub.heldout))
-    return _splits(hub.name, hub.source, train, heldout, read_ahead=path.is_dir() or not streaming)
+    return text_splits(hub.name, hub.source, train, heldout, read_ahead=path.is_dir() or not streaming)
 
 
 def word_count(sentence: str) -> int:
@@ -110,9 +110,10 @@ def word_count(sentence: str) -> int:
     return len(sentence.split()) + 1
 
 
-def _splits(
+def text_splits(
     name: str, source: str, train: list[str] | IterableDataset, heldout: list[str] | None, *, read_ahead: bool = True
 ) -> TextSplits:
+    """The splits with their fingerprint; without `heldout` the last 5 % of the sentences are held out."""
     if heldout is None:
         if isinstance(train, IterableDataset):
             raise ValueError(f"data {name!r} has no held-out part, which a stream needs; add one or do not stream")

@@ -37,7 +37,7 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> PreTrainedToke
             f"vocab_size={vocab_size} is more than the training text yields; use {backend.get_vocab_size()} or less, "
             f"or more text"
         )
-    return _with_sentence_layout(backend, SPECIAL_TOKENS)
+    return with_sentence_layout(backend, SPECIAL_TOKENS)
 
 
 def load_tokenizer(
@@ -68,10 +68,10 @@ def load_tokenizer(
         raise ValueError(
             f"tokenizer {name_or_path!r} has no {', no '.join(missing)}; name one, as in tokenizer.{missing[0]}='<s>'"
         )
-    return _with_sentence_layout(backend, special_tokens)
+    return with_sentence_layout(backend, special_tokens)
 
 
-def _with_sentence_layout(backend: Tokenizer, special_tokens: dict[str, str]) -> PreTrainedTokenizerFast:
+def with_sentence_layout(backend: Tokenizer, special_tokens: dict[str, str]) -> PreTrainedTokenizerFast:
     """Wrap `backend`. What looks like a special token inside a sentence stays text, so EOS is always the end."""
     backend.no_padding()
     backend.no_truncation()
