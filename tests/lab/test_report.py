@@ -93,3 +93,26 @@ def test_results_of_text_and_of_images_are_no_one_table(tmp_path: Path) -> None:
 def test_a_block_without_results_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"results/\*\.json: no results of that name"):
         render(DOCUMENT, tmp_path)
+
+
+def test_benchmarks_have_a_row_a_measurement_with_medians_alone(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    for threads, faster in ((1, 120.4), (2, 77.0)):
+        row = {"batch": 16, "naive_s": 60.123, "naive_s_min": 59.0, "naive_s_max": 70.0, "times_faster": faster}
+        result = {"benchmark": "b", "threads": threads, "device": "a CPU", "versions": {"torch": "2"}, "rows": [row]}
+        (tmp_path / f"results/{threads}.json").write_text(json.dumps(result | {"notes": ["Seconds an image."]}))
+    lines = render(DOCUMENT, tmp_path).splitlines()
+    assert "| threads | batch | naive | times faster |" in lines
+    assert "| 1 | 16 | 60.1 s | 120 |" in lines
+    assert "| 2 | 16 | 60.1 s | 77 |" in lines
+    assert "Seconds an image. a CPU, torch 2." in lines
+
+
+def test_an_experiment_is_shown_as_its_own_table() -> None:
+    root = Path(__file__).parents[2]
+    rendered = render("<!-- results results/slow-factor.json -->\n<!-- /results -->", root)
+    written = json.loads((root / "results/slow-factor.json").read_text())
+    known = written["data"]["source"]["information_nats"]
+    assert rendered.startswith("<!-- results results/slow-factor.json -->\n```text\nsynthetic-slow-factor, scale small")
+    assert f"the factor is worth at most {known:.3f}" in rendered
+    assert rendered.endswith("```\n<!-- /results -->")

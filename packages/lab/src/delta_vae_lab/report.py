@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from delta_vae_lab.estimates import Estimate
+from delta_vae_lab.experiments import render_experiment
 from delta_vae_lab.modality import IMAGES, TEXT, Modality, modality_of
 
 _BLOCK = re.compile(r"(<!-- results (\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
@@ -54,9 +55,35 @@ def render(document: str, folder: Path) -> str:
         paths = sorted(folder.glob(match[2]))
         if not paths:
             raise ValueError(f"{match[2]}: no results of that name in {folder}; run them, or correct the comment")
-        return f"{match[1]}{results_table([json.loads(path.read_text()) for path in paths])}\n{match[3]}"
+        return f"{match[1]}{_table([json.loads(path.read_text()) for path in paths])}\n{match[3]}"
 
     return _BLOCK.sub(block, document)
+
+
+def _table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Runs, benchmarks or experiments: each kind of result as it is best read."""
+    if all("benchmark" in result for result in results):
+        return benchmark_table(results)
+    if all("experiment" in result for result in results):
+        return "\n\n".join(f"```text\n{render_experiment(dict(result))}\n```" for result in results)
+    return results_table(results)
+
+
+def benchmark_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """The medians of benchmarks of one kind, one row each, and a line on where they are from."""
+    names = [name for name in results[0]["rows"][0] if not name.endswith(("_min", "_max"))]
+    heads = ["threads", *(name.removesuffix("_s").replace("_", " ") for name in names)]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for result in results:
+        for row in result["rows"]:
+            cells = [result["threads"], *(_figure(row[name], name) for name in names)]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    where = {f"{result['device']}, torch {result['versions']['torch']}" for result in results}
+    return "\n".join([*lines, "", f"{' '.join(results[0]['notes'])} {'; '.join(sorted(where))}."])
+
+
+def _figure(value: float, name: str) -> str:
+    return f"{value:,.3g} s" if name.endswith("_s") else f"{value:,.0f}"
 
 
 def results_table(results: Sequence[Mapping[str, Any]]) -> str:

@@ -16,6 +16,15 @@ def reproduce(name: str, scale: str, seeds: list[int], output: Path) -> tuple[di
         close = difflib.get_close_matches(name, TARGETS, n=1)
         remedy = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(TARGETS)}"
         raise ValueError(f"reproduce {name!r}: no such experiment; {remedy}")
-    experiment = import_module(f"delta_vae_lab.experiments.{name.replace('-', '_')}")
-    result = experiment.run(scale, seeds, output)
-    return result, experiment.render(result)
+    result = _module(name).run(scale, seeds, output)
+    return result, render_experiment(result)
+
+
+def render_experiment(result: dict[str, Any]) -> str:
+    """The table of a result, as it was written."""
+    table: str = _module(result["experiment"]).render(result)
+    return table
+
+
+def _module(name: str) -> Any:
+    return import_module(f"delta_vae_lab.experiments.{name.replace('-', '_')}")
