@@ -112,6 +112,13 @@ def test_extreme_parameters_give_finite_values_and_gradients(channels: int, size
         assert free.grad.isfinite().all()
 
 
+def test_bytes_are_levels_where_there_are_more_levels_than_a_byte_holds() -> None:
+    """Of 300 levels the last is 299, which as a byte would be 43."""
+    p = mixture(1, 300)
+    levels = torch.tensor([43, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 1, 2)
+    assert torch.equal(p.log_prob(levels), p.log_prob(levels.long()))
+
+
 def test_a_level_far_in_the_tail_keeps_its_log_probability() -> None:
     """Where the difference of two float32 sigmoids is 0: ln P = -(m - x - w) / s to first order."""
     free = torch.tensor([0.0, 1.0, -4.0]).view(1, 1, 1, 3)

@@ -70,6 +70,15 @@ def test_save_and_load_with_the_processor(tmp_path: Path) -> None:
     assert processor(torch.zeros(2, C, H, W, dtype=torch.uint8))["pixel_values"].shape == (2, C, H, W)
 
 
+def test_what_sharding_asks_of_a_model() -> None:
+    """The classes of its layers, each in the model, and its table of embeddings: of pixels there is none."""
+    model = build()
+    classes = {type(module).__name__ for module in model.modules()}
+    assert set(model._no_split_modules) == {"PixelGroup"} <= classes
+    assert model.get_input_embeddings() is None
+    assert model.get_output_embeddings() is None
+
+
 def test_the_bound_is_the_base_models() -> None:
     model, x = build(), images()
     noise = torch.randn(2, H, D, generator=seeded())

@@ -120,6 +120,15 @@ def test_pictures_of_other_modes_are_converted() -> None:
     assert levels_of(processor, Image.new("1", (W, H), 1)).unique().tolist() == [255]
 
 
+def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
+    exif, lying = Image.Exif(), colours()[0].transpose(1, 2, 0)
+    exif[0x0112] = 6  # orientation: turn by 90 degrees clockwise
+    Image.fromarray(lying).save(tmp_path / "photograph.png", exif=exif)
+    with Image.open(tmp_path / "photograph.png") as picture:
+        found = levels_of(DeltaVaeImageProcessor(W, H), picture)
+    assert np.array_equal(found[0], np.rot90(lying, k=-1).transpose(2, 0, 1))
+
+
 def test_a_picture_is_cropped_to_its_centre_and_averaged_where_resizing_is_asked_for() -> None:
     stripes = np.zeros((8, 24), dtype=np.uint8)
     stripes[:, :8], stripes[:, 16:] = 255, 255  # outside the centre of 8 x 8
@@ -139,7 +148,7 @@ def test_a_picture_is_cropped_to_its_centre_and_averaged_where_resizing_is_asked
         (torch.zeros(3, H, W), r"images of dtype torch.float32: give integers"),
         (torch.zeros(3, H, W, dtype=torch.bfloat16), r"images of dtype torch.bfloat16: give integers"),
         (np.zeros((3, H, W), dtype=bool), r"images of dtype bool: give integers"),
-        (np.zeros((3, H, W), dtype=np.uint16), r"images of dtype uint16: give 8 bits a channel, x // 256 of 16 bits"),
+        (np.zeros((3, H, W), dtype=np.uint16), r"images of dtype uint16: give 8 bits a channel as uint8, x // 256 of"),
         (np.full((3, H, W), 256), r"value 256 is outside 0 ... 255: the processor has input_levels=256, give values"),
         (np.full((3, H, W), -1), r"value -1 is outside 0 ... 255"),
         (colours(channels=1), r"an image of shape \(1, 3, 4\) for a model of 3 x 3 x 4: give an array of that shape"),

@@ -222,7 +222,6 @@ def shard_on_cpu() -> None:
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",
-        transformer_cls_names_to_wrap=["Block"],
         state_dict_type="FULL_STATE_DICT",
         reshard_after_forward=True,
     )

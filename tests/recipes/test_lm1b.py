@@ -221,6 +221,17 @@ def test_a_named_tokenizer_is_given_the_tokens_that_it_lacks(tmp_path: Path) -> 
     assert text_fingerprint(text, resumed) == text_fingerprint(text, tokenizer)
 
 
+def test_a_model_to_fit_to_keeps_its_tokenizer_whatever_the_data(tmp_path: Path) -> None:
+    theirs = train_tokenizer(["the theatre", "a theme"] * 9, 262)
+    theirs.save_pretrained(tmp_path / "model")
+    text = TextSplits(["songs and long gongs"] * 9, ["a song"], "others", {"train": "0"})
+    overrides = [f"auxiliary_prior.fit_to={tmp_path / 'model'}", "tokenizer.vocab_size=262"]
+    config = load_config(TextRunConfig, "quickstart", overrides, presets=PRESETS)
+    tokenizer = run_tokenizer(config, text, RunFolder(tmp_path / "run"), Accelerator(cpu=True))
+    assert text_fingerprint(text, tokenizer) == text_fingerprint(text, theirs)
+    assert text_fingerprint(text, tokenizer) != text_fingerprint(text, train_tokenizer(text.train, 262))
+
+
 def test_a_folder_that_holds_a_run_is_not_overwritten(
     recipe: ModuleType,
     place: Path,

@@ -75,6 +75,7 @@ class PixelPreTrainedModel(PreTrainedModel):
     """What components built on a `PixelStack` have in common: initialisation and the attention backends."""
 
     config: PixelConfig
+    _no_split_modules = ["PixelGroup"]  # noqa: RUF012 - the form transformers reads; FSDP shards by it
     _supports_sdpa = True
     supports_gradient_checkpointing = False
 

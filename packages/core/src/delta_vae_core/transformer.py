@@ -58,6 +58,7 @@ class TransformerPreTrainedModel(PreTrainedModel):
     """What components built on a `TransformerStack` have in common: initialisation and the attention backends."""
 
     config: TransformerConfig
+    _no_split_modules = ["Block"]  # noqa: RUF012 - the form transformers reads; FSDP shards by it
     _supports_sdpa = True
     supports_gradient_checkpointing = False
 

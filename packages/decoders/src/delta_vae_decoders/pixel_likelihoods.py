@@ -61,7 +61,7 @@ class DiscretizedLogisticMixture:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """ln p of every pixel, all channels together, in nats: (B, C, H, W) levels -> (B, H W)."""
-        x = x.movedim(1, -1).unsqueeze(-2)
+        x = x.movedim(1, -1).unsqueeze(-2).long()  # compared with a level beyond a byte, bytes would wrap around
         value = scaled(x, self.levels, self.means.dtype)
         channels = range(self.means.shape[-1])
         means = torch.stack([_mean(self.means, self.coefficients, value, c) for c in channels], dim=-1)

@@ -123,7 +123,7 @@ class DeltaVaeImageProcessor(BaseImageProcessor):
         image = image if isinstance(image, Tensor) else np.asarray(image)
         self._check_integer(image)
         if image.dtype.itemsize == 2:
-            raise ValueError(f"images of dtype {image.dtype}: give 8 bits a channel, x // 256 of 16 bits")
+            raise ValueError(f"images of dtype {image.dtype}: give 8 bits a channel as uint8, x // 256 of 16 bits")
         array: np.ndarray = image.cpu().numpy() if isinstance(image, Tensor) else image
         channels, height, width = wanted = (self.channels, self.height, self.width)
         if array.shape == wanted:
@@ -143,7 +143,7 @@ class DeltaVaeImageProcessor(BaseImageProcessor):
             raise ValueError(f"a PIL image of mode {image.mode!r}: give one of 8 bits a channel, such as L or RGB")
         if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
             raise ValueError(f"a PIL image of mode {image.mode!r} with transparency: paste it on a background first")
-        image, size = image.convert(mode), (self.width, self.height)
+        image, size = ImageOps.exif_transpose(image).convert(mode), (self.width, self.height)  # upright, as it is seen
         if image.size != size:
             if not self.resize:
                 raise ValueError(

@@ -29,7 +29,9 @@ TOKENIZER_SENTENCES = 1_000_000
 def run_tokenizer(
     config: TextRunConfig, text: TextSplits, run: RunFolder, accelerator: Accelerator, resume: bool = False
 ) -> PreTrainedTokenizerFast:
-    """With `resume` the run's own tokenizer; else the one that the config names, or one trained on the training split.
+    """The run's own with `resume`, that of a model to fit to, the one that the config names, or one of its own.
+
+    Its own is trained on the training split; a model to fit to knows the tokens of its own tokenizer alone.
 
     The main process makes it and tells the others. Nothing is written.
     """
@@ -38,6 +40,8 @@ def run_tokenizer(
     if accelerator.is_main_process:
         if resume and (run.model / "tokenizer.json").exists():
             tokenizer = PreTrainedTokenizerFast.from_pretrained(run.model)
+        elif config.auxiliary_prior.fit_to is not None:
+            tokenizer = load_tokenizer(config.auxiliary_prior.fit_to)
         elif settings.name:
             tokens = {"bos_token": settings.bos_token, "eos_token": settings.eos_token, "pad_token": settings.pad_token}
             tokenizer = load_tokenizer(settings.name, **tokens)
