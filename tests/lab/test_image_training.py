@@ -1,5 +1,8 @@
 """Training on images: what the loop owes any data, shown on them. The rest is shown on sentences, by the same loop."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,11 +42,13 @@ def images() -> ImageSplits:
 def run_training(
     folder: Path, *overrides: str, resume: bool = False, fingerprint: dict[str, Any] | None = None
 ) -> DeltaVaeForImageGeneration:
-    file = folder.with_suffix(".yaml")
+    file = folder.with_name(f"{folder.name}-{os.getpid()}.yaml")  # two processes do not write the same one
     file.write_text(TINY)
     config, run = load_config(ImageRunConfig, file, overrides), RunFolder(folder)
     accelerator = build_accelerator(config, run, cpu=True)
-    run.start(config, resume)
+    if accelerator.is_main_process:
+        run.start(config, resume)
+    accelerator.wait_for_everyone()
     data = images()
     processor = image_processor(data, config.data.levels)
     batches = ImageBatches(
@@ -51,6 +56,8 @@ def run_training(
         batch_size=config.optimization.batch_size,
         seed=config.seed,
         horizontal_flips=config.data.horizontal_flips,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
     )
     origin = fingerprint or image_fingerprint(data, processor)
     return train(build_image_model(config, processor), batches, config, accelerator, run, None, resume, origin)
@@ -115,3 +122,36 @@ def test_a_processor_is_made_for_the_data() -> None:
     assert np.array_equal(image_processor(data, None).quantize(data.train), data.train)
     with pytest.raises(ValueError, match=r"data.levels=32: noise has 17; ask for at most as many"):
         image_processor(data, levels=32)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_run_of_one_also_where_a_prior_is_fitted_afterwards(folder: Path) -> None:
+    """Each process with its own images of a batch; the encoder and the decoder that are kept have no gradients."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__]
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    trained = run_training(folder.with_name("alone"))
+    of_two = DeltaVaeForImageGeneration.from_pretrained(folder.with_name("model"))
+    for name, value in trained.state_dict().items():
+        torch.testing.assert_close(of_two.state_dict()[name], value, atol=1e-4, rtol=0)
+    fitted = DeltaVaeForImageGeneration.from_pretrained(folder.with_name("fitted"))
+    kept = of_two.state_dict()
+    changed = [name for name, value in fitted.state_dict().items() if not torch.equal(value, kept[name])]
+    assert changed
+    assert all(name.startswith("auxiliary_prior.") for name in changed)
+
+
+def two_processes(folder: Path) -> None:
+    """A run, and another that fits an auxiliary prior to its model; the models are written by the first process."""
+    for name, overrides in (("model", ()), ("fitted", (f"auxiliary_prior.fit_to={folder.with_name('model')}",))):
+        model = run_training(folder if name == "model" else folder.with_name("again"), *overrides)
+        state = AcceleratorState()
+        assert state.num_processes == 2
+        if state.is_main_process:
+            model.save_pretrained(folder.with_name(name))
+        state.wait_for_everyone()
+        AcceleratorState._reset_state()
+
+
+if __name__ == "__main__":
+    two_processes(Path(sys.argv[1]))

@@ -141,3 +141,12 @@ def test_without_a_checkout_there_is_no_commit(tmp_path: Path, monkeypatch: pyte
 def test_a_device_is_named_with_its_number() -> None:
     assert describe_device(torch.device("cpu"), 1).endswith(" CPU")
     assert describe_device(torch.device("cpu"), 2).startswith("2 x ")
+
+
+def test_results_say_what_an_auxiliary_prior_was_fitted_to(tmp_path: Path) -> None:
+    run, config = RunFolder(tmp_path), config_with()
+    run.write_results({}, config, "x86_64 CPU", {"name": "builtin"})
+    assert "fitted_to" not in json.loads(run.results_file.read_text())
+    config.auxiliary_prior.fit_to = "runs/first/model"
+    run.write_results({}, config, "x86_64 CPU", {"name": "builtin"})
+    assert json.loads(run.results_file.read_text())["fitted_to"] == "runs/first/model"

@@ -210,3 +210,13 @@ def test_images_that_have_the_size_are_left_as_they_are(
     assert np.array_equal(splits.train, images)
     assert splits.name == "data-resized-5x5"
     assert splits.fingerprint["source"].endswith("; 1 images resized to 5x5")
+
+
+def test_a_folder_around_the_folder_makes_no_difference(
+    tmp_path: Path, noise: Callable[..., Any], write_images: Write
+) -> None:
+    write_images(tmp_path / "outer/cifar/train", noise(5, 3, 2, 2))
+    write_images(tmp_path / "outer/cifar/test", noise(3, 3, 2, 2))
+    for folder in (tmp_path, tmp_path / "outer", tmp_path / "outer/cifar"):
+        splits = load_images(str(folder))
+        assert (len(splits.train), len(splits.heldout)) == (5, 3)

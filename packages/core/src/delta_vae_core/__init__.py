@@ -3,6 +3,7 @@
 from delta_vae_core.configuration import StrictConfig, checked, require
 from delta_vae_core.distributions import DiagonalGaussian, gaussian_kl, standard_normal
 from delta_vae_core.images import check_images, rotate, scaled
+from delta_vae_core.modes import evaluation_mode
 from delta_vae_core.outputs import EncoderOutput, Likelihood
 from delta_vae_core.pixel_steps import PixelSteps
 from delta_vae_core.pixels import PixelConfig, PixelPreTrainedModel, PixelStack
@@ -27,6 +28,7 @@ __all__ = [
     "check_right_padded",
     "check_token_ids",
     "checked",
+    "evaluation_mode",
     "flip",
     "gaussian_kl",
     "lengths_to_mask",

@@ -15,6 +15,7 @@ from delta_vae_core import (
     PixelSteps,
     check_images,
     checked,
+    evaluation_mode,
     require,
     scaled,
 )
@@ -24,7 +25,7 @@ from delta_vae_decoders.pixel_likelihoods import (
     PixelLikelihood,
     check_temperature,
 )
-from delta_vae_decoders.pixel_sampling import FullReading, draw_pixels, evaluation_mode
+from delta_vae_decoders.pixel_sampling import FullReading, draw_pixels
 
 
 @checked

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.utils import logging
 
 from delta_vae_core import scaled
@@ -59,15 +58,3 @@ class FullReading:
         row, column = divmod(self.index, width)
         self.index += 1
         return self.read(self.pixels).pixel(row, column)
-
-
-@contextlib.contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Within, no part of `module` is in training mode; afterwards each part is in the mode it was in."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True

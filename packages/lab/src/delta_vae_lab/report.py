@@ -122,6 +122,10 @@ def _hours(result: Mapping[str, Any]) -> str:
     return "-" if seconds is None else f"{seconds / 3600:.2f}"
 
 
+def _fitted(result: Mapping[str, Any]) -> str:
+    return f" of fitting an auxiliary prior to {result['fitted_to']}" if "fitted_to" in result else ""
+
+
 def _sources(results: Sequence[Mapping[str, Any]], kind: Modality) -> str:
     """What the rows have in common, and what they do not, without repeating it."""
     seeds: dict[str, set[int]] = {}
@@ -129,7 +133,7 @@ def _sources(results: Sequence[Mapping[str, Any]], kind: Modality) -> str:
         metrics = result["metrics"]
         where = (
             f"{result['data']['name']}, {metrics[kind.examples]:,} held-out {kind.examples} of {_size(result, kind)}, "
-            f"{metrics['steps']:,} steps, {result['device']}, torch {result['versions']['torch']}"
+            f"{metrics['steps']:,} steps{_fitted(result)}, {result['device']}, torch {result['versions']['torch']}"
         )
         seeds.setdefault(where, set()).add(result["seed"])
     sources = [f"{where}, seed {' and '.join(map(str, sorted(seeds[where])))}" for where in seeds]

@@ -112,6 +112,8 @@ class RunFolder:
     ) -> None:
         """Write results.json: the metrics, unit-suffixed, and everything needed to produce them again."""
         results = {"run": self.path.resolve().name, **provenance(config, device), "data": dict(data)}
+        if (trained := config.auxiliary_prior.fit_to) is not None:
+            results["fitted_to"] = trained  # where all but the auxiliary prior is from
         partial = self.path / "results.json.partial"
         partial.write_text(json.dumps(results | {"metrics": dict(metrics)}, indent=2, allow_nan=False) + "\n")
         partial.replace(self.results_file)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from delta_vae import DeltaVaeForCausalLM, DeltaVaeForImageGeneration, DeltaVaeModel, DeltaVaeOutput
+from delta_vae_core import evaluation_mode
 from delta_vae_lab.data.batch import Batch
 from delta_vae_lab.modality import IMAGES, TEXT
 from delta_vae_lab.randomness import derive_seed, latent_noise
@@ -110,14 +111,9 @@ def as_subject(model: DeltaVaeModel | Subject) -> Subject:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """No dropout and no gradient inside; afterwards every module's mode is what it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():  # not inference_mode: a constant that a prior caches here must serve training too
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    # not inference_mode: a constant that a prior caches here must serve training too
+    with evaluation_mode(model), torch.no_grad():
+        yield
 
 
 def evaluation_noise(mask: Tensor, latent_dim: int, seed: int, places: list[int]) -> Tensor:

@@ -18,11 +18,12 @@ HELDOUT_KINDS = {
 
 
 def load_image_files(folder: Path, *, size: int | None = None, skip_unreadable: bool = False) -> ImageSplits:
-    """Images at any depth; the first of heldout*, val* and test* among file or folder names is held out.
+    """Images at any depth; the first of heldout*, val* and test* among the folder's files and folders is held out.
 
-    The rest of these is not trained on, all else is. With none of them every twentieth image is held out.
+    The rest of these is not trained on, all else is. With none of them every twentieth image is held out. A folder that
+    holds nothing but another one stands for it.
     """
-    train, heldout, source = _split(folder)
+    train, heldout, source = _split(_root(folder))
     decoded = decode_images(
         (EncodedImage(str(file), file.read_bytes) for file in (*train, *heldout)),
         len(train) + len(heldout),
@@ -31,6 +32,14 @@ def load_image_files(folder: Path, *, size: int | None = None, skip_unreadable: 
         skip_unreadable=skip_unreadable,
     )
     return decoded.splits(len(train), name=folder.resolve().name, source=source)
+
+
+def _root(folder: Path) -> Path:
+    """The folder, or the one at the end of folders that hold one folder and nothing else."""
+    visible = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
+    if len(visible) == 1 and visible[0].is_dir():
+        return _root(visible[0])
+    return folder
 
 
 def _split(folder: Path) -> tuple[list[Path], list[Path], str]:

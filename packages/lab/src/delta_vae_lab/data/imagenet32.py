@@ -99,7 +99,10 @@ def _chrabaszcz_2017(path: Path) -> ImageSplits:
             f"{missing} is missing; ImageNet 32x32 of 2017 has train_data_batch_1 to 10.npz and val_data.npz"
         )
     counts = [_npz_count(file) for file in (*train, val)]
-    images = np.empty((sum(counts), 3, 32, 32), dtype=np.uint8)
+    try:
+        images = np.empty((sum(counts), 3, 32, 32), dtype=np.uint8)
+    except MemoryError:
+        raise ValueError(f"{path}: {sum(counts):,} images need more memory than there is; check its files") from None
     stops = np.cumsum(counts)
     for file, count, stop in zip((*train, val), counts, stops, strict=True):
         images[stop - count : stop] = _npz_images(file)
