@@ -206,7 +206,7 @@ def test_it_is_made_for_a_model_and_loads_in_a_fresh_process(tmp_path: Path) -> 
     settings = {"height": H, "width": W, "channels": 1, "levels": 17, "input_levels": 17, "resize": False}
     assert saved == settings | {"image_processor_type": "DeltaVaeImageProcessor"}
     program = (
-        "import sys, delta_vae; from transformers import AutoImageProcessor;"
+        "import sys, delta_vae; from transformers.models.auto.image_processing_auto import AutoImageProcessor;"
         "loaded = AutoImageProcessor.from_pretrained(sys.argv[1], resize=True);"
         "print(type(loaded) is delta_vae.DeltaVaeImageProcessor, loaded.levels, loaded.resize)"
     )

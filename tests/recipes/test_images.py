@@ -14,7 +14,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
-from transformers import AutoImageProcessor
+from transformers.models.auto.image_processing_auto import AutoImageProcessor  # at the top only with torchvision, once
 
 from delta_vae import DeltaVaeForImageGeneration, DeltaVaeImageProcessor
 from delta_vae_lab.architecture import image_model_config
