@@ -39,7 +39,7 @@ class DeltaVaeImageProcessor(BaseImageProcessor):
     """
 
     model_input_names = ["pixel_values"]  # noqa: RUF012 - the form transformers reads
-    valid_kwargs = DeltaVaeImagesKwargs  # type: ignore[assignment]
+    valid_kwargs = DeltaVaeImagesKwargs  # type: ignore[assignment]  # our keys alone, so not a subclass of theirs
 
     def __init__(
         self,
@@ -75,6 +75,7 @@ class DeltaVaeImageProcessor(BaseImageProcessor):
         channels, height, width = decoder.image_shape
         return cls(height, width, channels, decoder.levels, input_levels)
 
+    # type: ignore: theirs also takes what this has no use for (videos, normalisation), which would go unnoticed.
     def __call__(self, images: Any, return_tensors: str | None = "pt") -> BatchFeature:  # type: ignore[override]
         """{"pixel_values": levels (B, C, H, W), uint8} from one image, a list of images, or a batch (B, C, H, W).
 

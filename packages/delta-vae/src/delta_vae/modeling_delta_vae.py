@@ -51,6 +51,7 @@ class DeltaVaePreTrainedModel(PreTrainedModel):
     base_model_prefix = ""
     _supports_sdpa = True
 
+    # type: ignore: theirs names every option; here they are passed on, and what comes back is looked at.
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
         if path is not None and Path(path).is_dir():

@@ -33,38 +33,22 @@ class DeltaVaeForImageGeneration(DeltaVaeModel):
             )
         super().__init__(config)
 
-    def get_input_embeddings(self) -> None:  # type: ignore[override]
+    def get_input_embeddings(self) -> None:  # type: ignore[override]  # every other model has a table to give
         """Pixels have no table of embeddings; sharding asks for it."""
 
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override]  # by the name that image processors give, and without a mask
         self, pixel_values: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None
     ) -> DeltaVaeOutput:
         """The bound on images; z is made from `noise` (B, T, D) if given, else drawn from `generator`."""
         return super().forward(pixel_values, None, noise, generator)
 
-    def encode(self, pixel_values: Tensor) -> DiagonalGaussian:  # type: ignore[override]
+    def encode(self, pixel_values: Tensor) -> DiagonalGaussian:  # type: ignore[override]  # as `forward`
         """q(z|x), (B, T, D), one latent a row."""
         return super().encode(pixel_values)
 
-    @torch.no_grad()
-    def decode(
-        self,
-        latents: Tensor,
-        *,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
-        use_cache: bool = True,
-        progress: bool | None = None,
-    ) -> Tensor:
-        """Images (B, C, H, W) drawn from p(x | z) given latents (B, T, D)."""
-        return self.decoder.sample(
-            len(latents),
-            latents,
-            temperature=temperature,
-            generator=generator,
-            use_cache=use_cache,
-            progress=progress,
-        )
+    def decode(self, latents: Tensor, **kwargs: Any) -> Tensor:
+        """Images (B, C, H, W) drawn from p(x | z) given latents (B, T, D); `kwargs` as in `sample`."""
+        return self.sample(latents=latents, **kwargs)
 
     @torch.no_grad()
     def sample(
@@ -115,7 +99,7 @@ class DeltaVaeForImageGeneration(DeltaVaeModel):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Decode the posterior's mean, or a sample of it: levels (B, C, H, W) -> the same. `kwargs` as in `decode`."""
+        """Decode the posterior's mean, or a sample of it: levels (B, C, H, W) -> the same. `kwargs` as in `sample`."""
         posterior = self.encode(pixel_values)
         latents = posterior.sample(generator) if sample else posterior.mean
         return self.decode(latents, generator=generator, **kwargs)
@@ -132,7 +116,7 @@ class DeltaVaeForImageGeneration(DeltaVaeModel):
     ) -> Tensor:
         """Decode `steps` points on the arc between the posterior means of two images, levels (C, H, W) or (1, C, H, W).
 
-        (steps, C, H, W); the ends are the two reconstructions. `kwargs` as in `decode`.
+        (steps, C, H, W); the ends are the two reconstructions. `kwargs` as in `sample`.
         """
         if steps < 2:
             raise ValueError(f"steps={steps}: an interpolation has at least its 2 ends")
