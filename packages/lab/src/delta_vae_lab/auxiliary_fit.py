@@ -15,9 +15,8 @@ _IGNORED = ("dropout", "transformers_version", "dtype")
 def fit_to(kind: type[Model], source: str, config: DeltaVaeConfig) -> Model:
     """A model of `config` with the weights of `source`, all frozen but the auxiliary prior's, which are new.
 
-    `source`: the folder that a model was saved in, or its name on the Hub.
-
-    Dropout is off, so that the posteriors fitted are those of use.
+    `source`: the folder that a model was saved in, or its name on the Hub. Dropout is off, so that the posteriors
+    fitted are those of use.
     """
     if config.auxiliary_prior is None:
         raise ValueError(f"auxiliary_prior.fit_to={source}: needs latents and auxiliary_prior.enabled=true")

@@ -23,7 +23,7 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from delta_vae import DeltaVaeForImageGeneration, DeltaVaeImageProcessor
+from delta_vae import DeltaVaeForImageGeneration
 from delta_vae_lab.data import TextBatch, heldout_batches, heldout_image_batches, load_tokenizer, tokenize
 from delta_vae_lab.data.image_batches import ImageBatch
 from delta_vae_lab.data.labels import UNLABELLED, Classes, Labels, labelled_images, labelled_text
@@ -31,7 +31,7 @@ from delta_vae_lab.estimates import Estimate, mean
 from delta_vae_lab.modality import IMAGES, TEXT, Modality
 from delta_vae_lab.randomness import derive_seed, latent_noise
 from delta_vae_lab.run_folder import describe_device, provenance
-from delta_vae_lab.saved_model import SavedModel, load_model
+from delta_vae_lab.saved_model import SavedModel, check_images_of, load_model, load_processor
 from delta_vae_lab.sections import RunConfig
 from delta_vae_lab.subject import evaluating
 
@@ -265,17 +265,9 @@ Read = tuple[Modality, dict[str, Any], Labels, Examples, Examples]
 
 
 def _read_images(name: str, _: SavedModel, spec: str, column: str | None, limit: int | None, seed: int) -> Read:
-    try:
-        processor = DeltaVaeImageProcessor.from_pretrained(name)
-    except OSError:
-        raise ValueError(f"model={name}: has no preprocessor_config.json; give the model/ of a run") from None
+    processor = load_processor(name)
     images, labels = labelled_images(spec, column)
-    wanted = (processor.channels, processor.height, processor.width)
-    if (images.shape, images.levels) != (wanted, processor.input_levels):
-        raise ValueError(
-            f"data {spec!r} is of images {_size(*images.shape, images.levels)}; the model is of "
-            f"{_size(*wanted, processor.input_levels)}: give data of its kind"
-        )
+    check_images_of(processor, name, images, spec)
 
     def examples(levels: npt.NDArray[np.uint8], classes: Classes, limit: int | None) -> Examples:
         rows = _limited(np.flatnonzero(classes != UNLABELLED), limit, seed)
@@ -387,7 +379,3 @@ def _log_likelihood(classifier: Any, features: Features, labels: Classes) -> flo
 def _has_converged(classifier: Any) -> bool:
     regression = classifier[-1]
     return bool((regression.n_iter_ < regression.max_iter).all())
-
-
-def _size(channels: int, height: int, width: int, levels: int) -> str:
-    return f"{channels} x {height} x {width} with {levels} levels"

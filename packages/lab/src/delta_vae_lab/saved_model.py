@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 
 from delta_vae import DeltaVaeConfig, DeltaVaeForCausalLM, DeltaVaeForImageGeneration, DeltaVaeImageProcessor
 from delta_vae_lab.data import (
+    ImageSplits,
     heldout_batches,
     heldout_image_batches,
     load_images,
@@ -72,21 +73,31 @@ def _config(name: str) -> DeltaVaeConfig:
     return DeltaVaeConfig.from_pretrained(name)
 
 
-def _heldout_images(name: str, data: str, examples: int | None, batch_size: int) -> Heldout:
+def load_processor(name: str) -> DeltaVaeImageProcessor:
+    """The image processor beside a model's weights."""
     try:
-        processor = DeltaVaeImageProcessor.from_pretrained(name)
+        return DeltaVaeImageProcessor.from_pretrained(name)
     except OSError:
         raise ValueError(f"{name}: has no preprocessor_config.json; give the model/ of a run") from None
-    try:
-        images = load_images(data)
-    except ValueError as error:
-        raise ValueError(f"{name} is a model of images: {error}") from error
+
+
+def check_images_of(processor: DeltaVaeImageProcessor, name: str, images: ImageSplits, data: str) -> None:
+    """Raise `ValueError` unless the images of `data` have the size and the values that the model `name` takes."""
     theirs = (*images.shape, images.levels)
     ours = (processor.channels, processor.height, processor.width, processor.input_levels)
     if theirs != ours:
         raise ValueError(
             f"data {data!r} has images of {_size(*theirs)}; {name} is a model of {_size(*ours)}: give data of its kind"
         )
+
+
+def _heldout_images(name: str, data: str, examples: int | None, batch_size: int) -> Heldout:
+    processor = load_processor(name)
+    try:
+        images = load_images(data)
+    except ValueError as error:
+        raise ValueError(f"{name} is a model of images: {error}") from error
+    check_images_of(processor, name, images, data)
     levels = processor.quantize(images.heldout[:examples])
     return Heldout(
         list(heldout_image_batches(levels, batch_size)),
