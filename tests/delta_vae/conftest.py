@@ -13,6 +13,7 @@ from delta_vae_priors import (
     AR1PriorConfig,
     AuxiliaryPriorConfig,
     IndependentDeltaPriorConfig,
+    LSTMPriorConfig,
     StandardNormalPriorConfig,
 )
 
@@ -41,6 +42,7 @@ def build(
         "ar1": AR1PriorConfig(alpha=[0.5, 0.9, -0.6]),
         "independent_delta": IndependentDeltaPriorConfig(latent_dim=3, delta=0.1),
         "standard_normal": StandardNormalPriorConfig(latent_dim=3),
+        "lstm": LSTMPriorConfig(latent_dim=3, hidden_size=8),
     }
     config = DeltaVaeConfig(
         prior=priors[prior],
@@ -57,6 +59,7 @@ MODELS = {
     "ar1 non-causal": {"prior": "ar1", "direction": "none", "latent_attention": "full"},
     "independent delta": {"prior": "independent_delta"},
     "ordinary VAE": {"prior": "standard_normal", "auxiliary": False},
+    "lstm": {"prior": "lstm"},
     "without latents": {"prior": "none"},
 }
 

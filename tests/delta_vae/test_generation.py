@@ -65,8 +65,9 @@ def test_the_generator_decides_everything_and_nothing_else_moves(build_model: Bu
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_latents_come_from_the_auxiliary_prior_where_there_is_one(build_model: Build) -> None:
-    with_auxiliary, without = build_model(), build_model(auxiliary=False)
+@pytest.mark.parametrize("kind", ["ar1", "lstm"])
+def test_latents_come_from_the_auxiliary_prior_where_there_is_one(build_model: Build, kind: str) -> None:
+    with_auxiliary, without = build_model(kind), build_model(kind, auxiliary=False)
     for model, prior in ((with_auxiliary, with_auxiliary.auxiliary_prior), (without, without.prior)):
         drawn = model.sample_latents(2, 6, torch.Generator().manual_seed(3))
         assert torch.equal(drawn, prior.sample(2, 6, torch.Generator().manual_seed(3)))

@@ -57,6 +57,14 @@ def test_the_standard_normal_prior_commits_nothing() -> None:
     assert float(build(kind="standard_normal", latent_dim=4).prior.committed_rate(30)) == 0
 
 
+def test_the_lstm_prior_has_its_own_width_and_commits_nothing() -> None:
+    model = build(kind="lstm", latent_dim=4, hidden_size=7)
+    assert model.prior.lstm.hidden_size == 7
+    assert model.auxiliary_prior.lstm.hidden_size == 128
+    assert model.prior.lstm.input_size == model.auxiliary_prior.lstm.input_size == 4
+    assert float(model.prior.committed_rate(30)) == 0
+
+
 def test_the_twin_without_latents_is_the_decoder_less_what_reads_them() -> None:
     full, twin = build(latent_dim=2, alpha=[0.2, 0.4]), build(kind="none", latent_dim=2, alpha=[0.2, 0.4])
     assert twin.prior is None

@@ -100,3 +100,14 @@ def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path, images: ImageSp
     config = configure(tmp_path, f"auxiliary_prior.fit_to={tmp_path}")
     with pytest.raises(ValueError, match=r"config.json: not found; give the folder that save_pretrained wrote"):
         build_image_model(config, image_processor(images, None))
+
+
+def test_a_training_prior_with_weights_of_its_own_is_kept_and_frozen(tmp_path: Path, images: ImageSplits) -> None:
+    processor = image_processor(images, None)
+    config = configure(tmp_path, "prior.kind=lstm", "auxiliary_prior.enabled=false", "seed=7")
+    build_image_model(config, processor).save_pretrained(tmp_path / "trained")
+    config = configure(tmp_path, "prior.kind=lstm", f"auxiliary_prior.fit_to={tmp_path / 'trained'}")
+    kept = DeltaVaeForImageGeneration.from_pretrained(tmp_path / "trained").prior.state_dict()
+    fitted = build_image_model(config, processor).prior
+    assert all(torch.equal(weight, kept[name]) for name, weight in fitted.state_dict().items())
+    assert not any(weight.requires_grad for weight in fitted.parameters())

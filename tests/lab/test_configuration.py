@@ -88,6 +88,7 @@ MISTAKES = {
     "prior.committed_bits=8": r"got alpha and committed_bits \+ steps; set the keys of the others to null",
     "prior.alpha=[0.5]": r"prior.alpha=\[0.5\]: has 1 values for prior.latent_dim=2; give one a dimension",
     "prior.latent_dim=0": r"prior.kind=none is the decoder without latents",
+    "prior.hidden_size=0": r"prior.hidden_size=0: must be at least 1 and finite",
     "objective.beta=0.5": r"objective.beta=0.5: does nothing with negative_elbo; set objective.name=beta",
     "objective.annealing=linear": r"objective.annealing_steps=0: must be at least 1 with objective.annealing=linear",
 }
@@ -143,7 +144,7 @@ def test_half_a_way_to_give_alpha_names_the_other_half(presets: Path, half: str)
         load_config(TextRunConfig, "quick", ["prior.alpha=null", f"prior.{half}"], presets)
 
 
-@pytest.mark.parametrize("kind", ["none", "standard_normal", "independent_delta"])
+@pytest.mark.parametrize("kind", ["none", "standard_normal", "independent_delta", "lstm"])
 def test_twins_differ_by_one_override(presets: Path, kind: str) -> None:
     twins = (
         load_config(TextRunConfig, "quick", presets=presets),

@@ -22,16 +22,24 @@ from delta_vae_lab.data.tokens import TokenizedText
 from delta_vae_lab.doctor import diagnose
 from delta_vae_lab.estimates import importance_weighted_nll
 from delta_vae_lab.evaluation import evaluate, evaluate_bound, importance_log_weights
+from delta_vae_lab.figures import write_figures
 from delta_vae_lab.measurement import measure, rate_profile
+from delta_vae_lab.modality import TEXT
 from delta_vae_lab.randomness import derive_seed, latent_noise
 from delta_vae_lab.reporting import HeldoutBound
-from delta_vae_priors import AR1PriorConfig, AuxiliaryPriorConfig
+from delta_vae_priors import AR1PriorConfig, AuxiliaryPrior, AuxiliaryPriorConfig, LSTMPriorConfig
 
 BOS, EOS, PAD, VOCABULARY = 0, 1, 2, 12
 
 
 def build(
-    latent_dim: int = 3, *, auxiliary: bool = True, dropout: float = 0.0, alpha: float = 0.8, spread: float = 0.5
+    latent_dim: int = 3,
+    *,
+    auxiliary: bool = True,
+    dropout: float = 0.0,
+    alpha: float = 0.8,
+    spread: float = 0.5,
+    lstm: bool = False,
 ) -> DeltaVaeForCausalLM:
     """An untrained model whose posteriors differ from sentence to sentence, by `spread`."""
     torch.manual_seed(0)
@@ -46,7 +54,9 @@ def build(
     if not latent_dim:
         return DeltaVaeForCausalLM(DeltaVaeConfig(decoder=decoder)).eval()
     config = DeltaVaeConfig(
-        prior=AR1PriorConfig(latent_dim=latent_dim, alpha=alpha),
+        prior=LSTMPriorConfig(latent_dim=latent_dim, hidden_size=6)
+        if lstm
+        else AR1PriorConfig(latent_dim=latent_dim, alpha=alpha),
         encoder=TextEncoderConfig(**sizes, latent_dim=latent_dim, statistics_std=spread),
         decoder=decoder,
         auxiliary_prior=AuxiliaryPriorConfig(latent_dim=latent_dim, hidden_size=8) if auxiliary else None,
@@ -339,6 +349,31 @@ def test_profile_sums_to_the_rate_and_its_floor_to_the_committed_rate() -> None:
     assert profile.sequences.tolist() == [sum(len(s) + 1 > t for s in sentences()) for t in range(record.mask.shape[1])]
     torch.testing.assert_close((profile.kl * sentences_at).sum(), record.rate.sum(), atol=1e-3, rtol=0)
     torch.testing.assert_close((profile.committed * sentences_at).sum(), record.committed_rate.sum(), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_an_lstm_prior_has_every_estimate_and_commits_nothing(tmp_path: Path, auxiliary: bool) -> None:
+    """And with the auxiliary prior's weights its rate and its bound of many samples are the auxiliary prior's."""
+    model = build(lstm=True, auxiliary=auxiliary)
+    torch.nn.init.normal_(model.prior.head.weight, generator=torch.Generator().manual_seed(2))
+    like_ar1 = evaluate(build(auxiliary=auxiliary), batches(4), importance_samples=3).keys()
+    metrics = evaluate(model, batches(4), importance_samples=3)
+    assert metrics.keys() == like_ar1
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert metrics["committed_rate_nats"] == 0 < metrics["rate_nats"]
+    record = measure(model, batches(4), seed=0)
+    profile = rate_profile(model, record)
+    assert profile.committed.eq(0).all()
+    assert profile.kl.shape == profile.committed.shape
+    write_figures(tmp_path, [], profile, data="x", seed=0, modality=TEXT)
+    assert list(tmp_path.glob("*.png"))
+    if auxiliary:
+        same = build(lstm=True)
+        same.auxiliary_prior = AuxiliaryPrior(AuxiliaryPriorConfig(latent_dim=3, hidden_size=6)).eval()
+        same.auxiliary_prior.load_state_dict(same.prior.state_dict())
+        metrics = evaluate(same, batches(4), importance_samples=3)
+        for name in ("rate_nats", "negative_elbo_nats", "importance_weighted_nll_nats"):
+            assert metrics[f"auxiliary_{name}"] == pytest.approx(metrics[name], rel=1e-6)
 
 
 def test_evaluation_leaves_modes_gradients_and_random_state_alone() -> None:

@@ -30,7 +30,7 @@ from delta_vae_lab.data.tokenization import train_tokenizer
 from delta_vae_lab.data.tokens import tokenize
 from delta_vae_lab.finiteness import NonFiniteError, find_non_finite
 from delta_vae_lab.measurement import Record, measure
-from delta_vae_lab.optimization import build_optimizer
+from delta_vae_lab.optimization import build_optimizer, split_parameters
 from delta_vae_lab.randomness import derive_seed
 from delta_vae_lab.reporting import HeldoutBound
 from delta_vae_lab.run_folder import RunFolder
@@ -378,6 +378,7 @@ def test_only_matrices_decay(folder: Path) -> None:
         (["objective.name=free_bits", "objective.floor_nats=0.5"], [1.0, 1.0, 1.0, 1.0]),
         (["prior.kind=standard_normal"], [1.0, 1.0, 1.0, 1.0]),
         (["prior.kind=independent_delta"], [1.0, 1.0, 1.0, 1.0]),
+        (["prior.kind=lstm", "prior.hidden_size=5"], [1.0, 1.0, 1.0, 1.0]),
         (["prior.kind=none"], [1.0, 1.0, 1.0, 1.0]),
         (["optimization.mixed_precision=bf16"], [1.0, 1.0, 1.0, 1.0]),
     ],
@@ -391,6 +392,23 @@ def test_every_objective_prior_and_precision_trains(folder: Path, overrides: lis
         assert line["rate_nats"] >= line["committed_rate_nats"] * (1 - 1e-6)
         assert line["negative_elbo_nats"] == pytest.approx(line["distortion_nats"] + line["rate_nats"])
         assert (line["rate_nats"] == 0) == ("prior.kind=none" in overrides)
+
+
+def test_an_lstm_prior_learns_with_the_model(folder: Path) -> None:
+    """Its weights are in the model's group, the auxiliary prior's in their own; in 20 steps the loss falls."""
+    lstm = ("prior.kind=lstm", "prior.hidden_size=5")
+    config = configure(folder, *lstm)
+    model, _ = build(config, Accelerator(cpu=True))
+    before, ours = weights_of(model), {id(p) for p in model.prior.parameters()}
+    groups = split_parameters(model)
+    assert ours <= {id(p) for p in groups["model"]}
+    assert {id(p) for p in groups["auxiliary_prior"]} == {id(p) for p in model.auxiliary_prior.parameters()}
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+    trained = weights_of(run_training(folder, *lstm, "optimization.steps=20", "optimization.learning_rate=0.01"))
+    assert [name for name in before if name.startswith("prior.") and torch.equal(before[name], trained[name])] == []
+    losses = [line["negative_elbo_nats"] for line in metrics_of(folder)]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5]), "five steps are an epoch"
 
 
 def test_evaluation_is_in_full_precision_whatever_training_is_in(folder: Path) -> None:

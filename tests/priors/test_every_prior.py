@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,24 +18,31 @@ from delta_vae_priors import (
     AuxiliaryPriorConfig,
     IndependentDeltaPrior,
     IndependentDeltaPriorConfig,
+    LSTMPrior,
+    LSTMPriorConfig,
     StandardNormalPrior,
     StandardNormalPriorConfig,
 )
 
 B, T, D = 3, 6, 2
 
-TrainingPrior = AR1Prior | StandardNormalPrior
+ClosedFormPrior = AR1Prior | StandardNormalPrior
+TrainingPrior = ClosedFormPrior | LSTMPrior
 AnyPrior = TrainingPrior | AuxiliaryPrior
-TRAINING_PRIORS: dict[str, Callable[[], TrainingPrior]] = {
+CLOSED_FORM_PRIORS: dict[str, Callable[[], ClosedFormPrior]] = {
     "ar1": lambda: AR1Prior(AR1PriorConfig(alpha=[0.9, 1 - 1e-4])),
     "independent delta": lambda: IndependentDeltaPrior(IndependentDeltaPriorConfig(latent_dim=D, delta=0.08)),
     "standard normal": lambda: StandardNormalPrior(StandardNormalPriorConfig(latent_dim=D)),
 }
-ALL_PRIORS: dict[str, Callable[[], AnyPrior]] = {
-    **TRAINING_PRIORS,
+LSTM_PRIORS: dict[str, Callable[[], AnyPrior]] = {
+    "lstm": lambda: LSTMPrior(LSTMPriorConfig(latent_dim=D, hidden_size=5)).eval(),
     "auxiliary": lambda: AuxiliaryPrior(AuxiliaryPriorConfig(latent_dim=D, hidden_size=5)).eval(),
 }
+TRAINING_PRIORS = CLOSED_FORM_PRIORS | {"lstm": LSTM_PRIORS["lstm"]}
+ALL_PRIORS = CLOSED_FORM_PRIORS | LSTM_PRIORS
 each_prior = pytest.mark.parametrize("build", ALL_PRIORS.values(), ids=ALL_PRIORS)
+each_closed_form_prior = pytest.mark.parametrize("build", CLOSED_FORM_PRIORS.values(), ids=CLOSED_FORM_PRIORS)
+each_lstm_prior = pytest.mark.parametrize("build", LSTM_PRIORS.values(), ids=LSTM_PRIORS)
 each_training_prior = pytest.mark.parametrize("build", TRAINING_PRIORS.values(), ids=TRAINING_PRIORS)
 
 
@@ -55,8 +63,7 @@ def posterior() -> DiagonalGaussian:
 
 def answers(prior: AnyPrior, z: Tensor, posterior: DiagonalGaussian, mask: Tensor) -> list[Tensor]:
     """Everything that a prior is asked for."""
-    kl = prior.kl(posterior, z, mask) if isinstance(prior, AuxiliaryPrior) else prior.kl(posterior, mask)
-    found = [kl, prior.log_prob(z, mask)]
+    found = [prior.kl(posterior, mask, z), prior.log_prob(z, mask)]
     found += [prior.complete(z, mask, torch.Generator().manual_seed(2)), prior.sample(2, 3, torch.Generator())]
     if not isinstance(prior, AuxiliaryPrior):
         q = prior.posterior(torch.cat((z, z), -1), mask)
@@ -106,9 +113,9 @@ def test_without_a_generator_the_global_seed_decides(build: Callable[[], AnyPrio
     assert torch.equal(prior.sample(B, T), first)
 
 
-@each_training_prior
+@each_closed_form_prior
 def test_no_cast_of_the_model_reaches_its_arithmetic(
-    build: Callable[[], TrainingPrior], z: Tensor, posterior: DiagonalGaussian, mask: Tensor
+    build: Callable[[], ClosedFormPrior], z: Tensor, posterior: DiagonalGaussian, mask: Tensor
 ) -> None:
     prior = build()
     exact = answers(prior, z, posterior, mask)
@@ -140,17 +147,18 @@ def test_bfloat16_latents_and_posteriors_are_answered_in_float32(
     assert_identical(found, answers(prior, z.bfloat16().float(), full, mask))
 
 
-def test_an_auxiliary_prior_in_bfloat16_answers_in_float32(
-    z: Tensor, posterior: DiagonalGaussian, mask: Tensor
+@each_lstm_prior
+def test_an_lstm_in_bfloat16_answers_in_float32(
+    build: Callable[[], AnyPrior], z: Tensor, posterior: DiagonalGaussian, mask: Tensor
 ) -> None:
     """Its weights are cast with the model; densities and KL are taken in float32 of what the LSTM says."""
     torch.manual_seed(0)
-    prior = AuxiliaryPrior(AuxiliaryPriorConfig(latent_dim=D, hidden_size=5)).eval()
+    prior: Any = build()
     exact = answers(prior, z, posterior, mask)
     nn.ModuleDict({"prior": prior}).to(torch.bfloat16)
     assert prior(z).mean.dtype == prior(z).log_scale.dtype == torch.float32
     for found, expected in zip(answers(prior, z, posterior, mask), exact, strict=True):
-        assert found.dtype == torch.float32
+        assert found.dtype == expected.dtype
         torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
 
 
@@ -169,8 +177,8 @@ def test_saved_and_loaded_it_answers_the_same(
     )
 
 
-@each_training_prior
-def test_a_prior_without_weights_is_its_config(build: Callable[[], TrainingPrior], tmp_path: Path) -> None:
+@each_closed_form_prior
+def test_a_prior_without_weights_is_its_config(build: Callable[[], ClosedFormPrior], tmp_path: Path) -> None:
     prior = build()
     prior.save_pretrained(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
@@ -197,13 +205,37 @@ def test_inference_first_and_training_later(build: Callable[[], TrainingPrior], 
     """Nothing that inference mode made may be kept for the backward pass."""
     prior = build()
     statistics = torch.zeros(B, T, 2 * D, requires_grad=True)
+
+    def kl(statistics: Tensor) -> Tensor:
+        posterior = prior.posterior(statistics, mask)
+        return prior.kl(posterior, mask, posterior.sample(torch.Generator().manual_seed(4)))
+
     with torch.inference_mode():
-        prior.kl(prior.posterior(statistics, mask), mask)
+        kl(statistics)
         prior.sample(B, T)
-    prior.kl(prior.posterior(statistics + 0.1, mask), mask).sum().backward()
+    kl(statistics + 0.1).sum().backward()
     assert statistics.grad is not None
     assert statistics.grad[mask].abs().sum() > 0
     assert statistics.grad[~mask].eq(0).all()
+
+
+@each_closed_form_prior
+def test_a_closed_form_ignores_the_samples(
+    build: Callable[[], ClosedFormPrior], z: Tensor, posterior: DiagonalGaussian, mask: Tensor
+) -> None:
+    prior = build()
+    torch.testing.assert_close(prior.kl(posterior, mask, z), prior.kl(posterior, mask), rtol=0, atol=0)
+
+
+@each_lstm_prior
+def test_an_lstm_without_samples_is_refused(
+    build: Callable[[], AnyPrior], posterior: DiagonalGaussian, mask: Tensor
+) -> None:
+    with pytest.raises(
+        ValueError, match=r"latents=None: .* at samples of the posterior; give kl\(.*latents\)"
+    ) as error:
+        build().kl(posterior, mask)
+    assert "\n" not in str(error.value)
 
 
 @each_training_prior

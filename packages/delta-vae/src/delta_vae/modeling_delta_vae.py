@@ -24,7 +24,7 @@ class DeltaVaeOutput(ModelOutput):
     """The parts of the bound, raw and in nats, each (B,) a sequence or image unless said otherwise.
 
     loss             scalar, the negative ELBO averaged over the batch; its gradient trains the auxiliary prior too
-    rate             KL(q(z|x) || p(z)) against the training prior
+    rate             KL(q(z|x) || p(z)) against the training prior; against an LSTM its estimate at the one sample
     distortion       -ln p(x|z) at one sample of z
     committed_rate   what the rate cannot fall below
     kl               (B, T, D), the rate by step and dimension
@@ -102,12 +102,12 @@ class DeltaVaeModel(DeltaVaePreTrainedModel):
         if noise is not None and noise.shape != posterior.mean.shape:
             raise ValueError(f"noise of shape {tuple(noise.shape)}: z needs {tuple(posterior.mean.shape)}")
         latents = posterior.sample(generator, noise)
-        kl = self.prior.kl(posterior, encoded.mask)
+        kl = self.prior.kl(posterior, encoded.mask, latents)
         rate = kl.sum((1, 2))
         distortion = _distortion(self.decoder(x, latents, mask).log_prob(x), mask)
         loss, auxiliary_rate = negative_elbo(rate, distortion).mean(), None
         if self.auxiliary_prior is not None:
-            auxiliary_rate = self.auxiliary_prior.kl(posterior, latents, encoded.mask).sum((1, 2))
+            auxiliary_rate = self.auxiliary_prior.kl(posterior, encoded.mask, latents).sum((1, 2))
             # Adds nothing to the value, and to the gradients only the auxiliary prior's own.
             loss = loss + (auxiliary_rate - auxiliary_rate.detach()).mean()
         return DeltaVaeOutput(

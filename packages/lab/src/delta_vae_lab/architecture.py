@@ -14,6 +14,7 @@ from delta_vae_priors import (
     AR1PriorConfig,
     AuxiliaryPriorConfig,
     IndependentDeltaPriorConfig,
+    LSTMPriorConfig,
     StandardNormalPriorConfig,
 )
 
@@ -68,12 +69,14 @@ def _with_latents(config: RunConfig, encoder: PreTrainedConfig, decoder: PreTrai
 
 def prior_config(
     prior: PriorSection,
-) -> AR1PriorConfig | IndependentDeltaPriorConfig | StandardNormalPriorConfig:
+) -> AR1PriorConfig | IndependentDeltaPriorConfig | LSTMPriorConfig | StandardNormalPriorConfig:
     """The prior's config, alpha solved for where a committed rate is asked for."""
     if prior.kind == "standard_normal":
         return StandardNormalPriorConfig(latent_dim=prior.latent_dim)
     if prior.kind == "independent_delta":
         return IndependentDeltaPriorConfig(latent_dim=prior.latent_dim, delta=prior.delta)
+    if prior.kind == "lstm":
+        return LSTMPriorConfig(latent_dim=prior.latent_dim, hidden_size=prior.hidden_size)
     if prior.committed_bits is not None:
         assert prior.steps is not None
         bits, steps = prior.committed_bits, prior.steps

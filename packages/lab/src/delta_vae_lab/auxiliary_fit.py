@@ -37,7 +37,8 @@ def fit_to(kind: type[Model], source: str, config: DeltaVaeConfig) -> Model:
             )
     config.encoder.dropout = config.decoder.dropout = 0.0
     model = kind(config)
-    for new, kept in ((model.encoder, trained.encoder), (model.decoder, trained.decoder)):
+    for part in ("prior", "encoder", "decoder"):
+        new, kept = getattr(model, part), getattr(trained, part)
         new.load_state_dict(kept.state_dict())
         new.requires_grad_(False)
     return model

@@ -143,6 +143,7 @@ _ANY: Rule = (lambda value: not isinstance(value, float) or math.isfinite(value)
 _POSITIVE: Rule = (lambda value: 0 < value < math.inf, "must be greater than 0 and finite")
 _RULES: dict[str, Rule] = {
     "prior.latent_dim": _at_least(1, "; prior.kind=none is the decoder without latents"),
+    "prior.hidden_size": _at_least(1),
     "max_length": _at_least(2),
     "encoder.dropout": (_fraction, "must be in [0, 1)"),
     "decoder.dropout": (_fraction, "must be in [0, 1)"),

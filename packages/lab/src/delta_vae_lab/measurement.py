@@ -83,7 +83,9 @@ def rate_profile(model: DeltaVaeModel | Subject, record: Record) -> RateProfile:
     mask = record.mask.to(subject.device)
     statistics = torch.zeros(*mask.shape, 2 * record.kl.shape[2], device=mask.device)
     with torch.no_grad():
-        floor = subject.prior.kl(subject.prior.posterior(statistics, mask), mask).cpu()  # attained at statistics 0
+        floor = torch.zeros_like(record.kl)
+        if subject.prior.committed_rate(mask.sum(1)).any():  # attained at statistics 0
+            floor = subject.prior.kl(subject.prior.posterior(statistics, mask), mask).cpu()
     sequences = record.mask.sum(0)
     return RateProfile(
         kl=record.kl.double().sum(0) / sequences[:, None],

@@ -26,11 +26,11 @@ class OutsideVae:
     """A VAE by two functions, called without gradients; put what stands behind them into evaluation mode first.
 
     encode(inputs) -> (mean, log_scale) of q(z|x) = N(mean, exp(log_scale)^2): (B, D) each, or (B, T, D). A log-scale
-    is half a log-variance.
+    is half a log-variance. More axes, such as the (B, C, h, w) of an image VAE, are one step of all their elements.
     distortion(inputs, z) -> -ln p(x|z), (B,) nats, summed over an example's elements with every constant. z is of the
     shape and dtype of the means; the same inputs come again with other z.
-    prior: one of ours, but the auxiliary one; N(0, I) if not given. What it says to be committed is committed only if
-    `encode` keeps to its posterior family: of AR(1) every diagonal Gaussian is in it.
+    prior: one of ours without weights; N(0, I) if not given. What it says to be committed is committed only if `encode`
+    keeps to its posterior family: of AR(1) every diagonal Gaussian is in it.
     dimensions: how many an example has, which bits/dim are shared out to. device: where both functions want tensors.
     """
 
@@ -62,7 +62,7 @@ class OutsideVae:
         """p(z); N(0, I) is of as many dimensions as the posterior turned out to have."""
         if self._prior is None:
             assert self._like is not None, "nothing is encoded yet"
-            self._prior = StandardNormalPrior(StandardNormalPriorConfig(latent_dim=self._like.shape[-1]))
+            self._prior = StandardNormalPrior(StandardNormalPriorConfig(latent_dim=_steps(self._like.shape)[1]))
         return self._prior
 
     def evaluating(self) -> AbstractContextManager[Any]:
@@ -116,22 +116,23 @@ class OutsideVae:
         return -self._distortion(x, z).cpu().double()
 
     def _posterior(self, inputs: Tensor) -> DiagonalGaussian:
-        """What `encode` gives, checked, as (B, T, D) float32; T = 1 where it gives (B, D)."""
+        """What `encode` gives, checked, as (B, T, D) float32."""
         answer = self.encode(inputs)
         if not (isinstance(answer, tuple | list) and len(answer) == 2 and all(isinstance(a, Tensor) for a in answer)):
             raise ValueError(f"encode gave a {type(answer).__name__}: it must give two tensors, (mean, log_scale)")
         mean, log_scale = answer
-        if mean.shape != log_scale.shape or mean.dim() not in (2, 3) or len(mean) != len(inputs):
+        if mean.shape != log_scale.shape or mean.dim() < 2 or len(mean) != len(inputs):
             raise ValueError(
                 f"encode gave mean {tuple(mean.shape)} and log_scale {tuple(log_scale.shape)} of {len(inputs)} "
-                "examples: both must be (B, D) or (B, T, D)"
+                "examples: both must be (B, D) or (B, T, D), or both of one shape with more axes"
             )
         for name, value in (("mean", mean), ("log_scale", log_scale)):
             _check_finite(value, f"encode gave a {name}", "check the model's weights and how inputs are scaled")
         if self._like is None:
-            if self._prior is not None and self._prior.config.latent_dim != mean.shape[-1]:
+            latent_dim = _steps(mean.shape[1:])[1]
+            if self._prior is not None and self._prior.config.latent_dim != latent_dim:
                 raise ValueError(
-                    f"encode gave D={mean.shape[-1]} latent dimensions for a prior of latent_dim="
+                    f"encode gave D={latent_dim} latent dimensions for a prior of latent_dim="
                     f"{self._prior.config.latent_dim}: give both the same"
                 )
             self._like = mean.new_empty(mean.shape[1:])
@@ -140,8 +141,8 @@ class OutsideVae:
                 f"encode gave z of shape {tuple(mean.shape[1:])} after {tuple(self._like.shape)}: "
                 "give all examples one shape"
             )
-        steps = (len(mean), -1, mean.shape[-1])
-        return DiagonalGaussian(mean.detach().float().reshape(steps), log_scale.detach().float().reshape(steps))
+        shape = (len(mean), *_steps(mean.shape[1:]))
+        return DiagonalGaussian(mean.detach().float().reshape(shape), log_scale.detach().float().reshape(shape))
 
     def _distortion(self, inputs: Tensor, z: Tensor) -> Tensor:
         """What `distortion` gives, checked: (B,) nats."""
@@ -203,6 +204,11 @@ class TensorBatch:
 
     def part(self, rows: slice) -> TensorBatch:
         return replace(self, tensor=self.tensor[rows], rows=self.rows[rows])
+
+
+def _steps(shape: torch.Size) -> tuple[int, int]:
+    """(T, D) of an example's z: (T, D) as they are, anything else as one step."""
+    return (shape[0], shape[1]) if len(shape) == 2 else (1, shape.numel())
 
 
 def _check_finite(values: Tensor, what: str, remedy: str) -> None:

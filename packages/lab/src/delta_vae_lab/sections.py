@@ -11,7 +11,8 @@ from delta_vae_lab.schedule import Schedule
 class PriorSection:
     """p(z). Settings of the other kinds are ignored, so that two runs can differ by `prior.kind` alone."""
 
-    kind: Literal["ar1", "independent_delta", "standard_normal", "none"] = "ar1"  # none: the decoder without latents
+    # lstm: trained with the model, commits nothing; none: the decoder without latents
+    kind: Literal["ar1", "independent_delta", "standard_normal", "lstm", "none"] = "ar1"
     latent_dim: int = 8
     # ar1: exactly one of `alpha`, `alpha_low` + `alpha_high` (linear), `committed_bits` + `steps` (solved for alpha)
     alpha: list[float] | None = None
@@ -20,6 +21,7 @@ class PriorSection:
     committed_bits: float | None = None  # per sequence of `steps` tokens, or image of `steps` rows
     steps: int | None = None
     delta: float = 0.1  # independent_delta: nats a step and dimension
+    hidden_size: int = 128  # lstm
 
 
 @dataclass

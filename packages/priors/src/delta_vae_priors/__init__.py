@@ -1,4 +1,4 @@
-"""Priors with a committed rate, each with the posterior family that keeps it."""
+"""Priors and their committed rates, each with the posterior family that keeps it."""
 
 from transformers import AutoConfig, AutoModel
 
@@ -11,6 +11,7 @@ from delta_vae_priors.independent import (
     StandardNormalPrior,
     StandardNormalPriorConfig,
 )
+from delta_vae_priors.lstm import LSTMPrior, LSTMPriorConfig
 from delta_vae_priors.prior import Prior
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "AuxiliaryPriorConfig",
     "IndependentDeltaPrior",
     "IndependentDeltaPriorConfig",
+    "LSTMPrior",
+    "LSTMPriorConfig",
     "Prior",
     "StandardNormalPrior",
     "StandardNormalPriorConfig",
@@ -28,6 +31,6 @@ __all__ = [
     "solve_alpha",
 ]
 
-for _model in (AR1Prior, AuxiliaryPrior, IndependentDeltaPrior, StandardNormalPrior):
+for _model in (AR1Prior, AuxiliaryPrior, IndependentDeltaPrior, LSTMPrior, StandardNormalPrior):
     AutoConfig.register(_model.config_class.model_type, _model.config_class, exist_ok=True)
     AutoModel.register(_model.config_class, _model, exist_ok=True)

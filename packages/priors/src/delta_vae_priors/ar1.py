@@ -105,7 +105,7 @@ class AR1Prior(WeightlessPrior):
         best = torch.where(length[..., None] == 1, 0.0, best)  # a single step is N(0, 1)
         return DiagonalGaussian(mean, log_scale + best)
 
-    def kl(self, posterior: DiagonalGaussian, mask: Tensor | None = None) -> Tensor:
+    def kl(self, posterior: DiagonalGaussian, mask: Tensor | None = None, latents: Tensor | None = None) -> Tensor:
         """KL(q || p) by the chain rule, per step and dimension, in nats: (B, T, D); its sum is the rate.
 
         1/2 [ (sigma_t^2 + alpha^2 sigma_{t-1}^2 + (mu_t - alpha mu_{t-1})^2) / (1 - alpha^2)

@@ -48,7 +48,7 @@ class StandardNormalPrior(WeightlessPrior):
         """(B, T, 2D) -> mean and log-scale as they are."""
         return DiagonalGaussian(*split_statistics(statistics, self.config.latent_dim))
 
-    def kl(self, posterior: DiagonalGaussian, mask: Tensor | None = None) -> Tensor:
+    def kl(self, posterior: DiagonalGaussian, mask: Tensor | None = None, latents: Tensor | None = None) -> Tensor:
         """KL(q || N(0, 1)) per step and dimension, in nats: (B, T, D)."""
         q = DiagonalGaussian(posterior.mean.float(), posterior.log_scale.float())
         with full_precision(q.mean):

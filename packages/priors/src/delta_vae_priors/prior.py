@@ -16,9 +16,14 @@ from delta_vae_core import StrictConfig
 class Prior(PreTrainedModel, ABC):
     """A family of distributions over latents z (B, T, D), paired with the posterior family that keeps its promise.
 
-    Every prior has `posterior(statistics, mask)`, `kl(posterior, mask)`, `committed_rate(lengths)`,
-    `log_prob(z, mask)`, `complete(z, mask, generator)` and `sample(batch, steps, generator)`. Masks are (B, T), ones
-    and then zeros; a masked step counts nothing. Arithmetic is in float32 whatever the model's precision.
+    Every prior has `posterior(statistics, mask)`, `kl(posterior, mask, latents)`, `committed_rate(lengths)`,
+    `log_prob(z, mask)`, `complete(z, mask, generator)` and `sample(batch, steps, generator)`; the auxiliary prior,
+    which no model is trained with, has no `posterior` and no `committed_rate`. Masks are (B, T), ones and then zeros; a
+    masked step counts nothing. Arithmetic is in float32 whatever the model's precision; the LSTM of a prior that has
+    one is cast with the model.
+
+    `kl` is (B, T, D) nats. With a closed form it is exact and `latents` are ignored. A prior that reads z_{<t} from an
+    LSTM has none and needs the posterior's samples, `latents` (B, T, D): its mean over them sums to KL(q || p).
     """
 
     config: StrictConfig
