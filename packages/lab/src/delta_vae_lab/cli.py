@@ -33,7 +33,8 @@ Examples:
 REPRODUCE_EXAMPLES = """\b
 Examples:
   delta-vae reproduce slow-factor --scale smoke
-  delta-vae reproduce slow-factor --seed 0 --seed 1 --seed 2 --output slow-factor/
+  delta-vae reproduce figure-4 --jobs 2
+  delta-vae reproduce table-1 --data cifar10/ --seed 0 --seed 1 --seed 2 --output experiments/
 """
 
 Model = Annotated[
@@ -102,21 +103,35 @@ def probe(
 
 @app.command(epilog=REPRODUCE_EXAMPLES)
 def reproduce(
-    name: Annotated[str, typer.Argument(help="of the experiment: slow-factor")],
-    scale: Annotated[str, typer.Option(help="smoke: seconds, whether it runs; small: minutes a seed")] = "small",
-    seed: Annotated[list[int] | None, typer.Option(help="one or more, each with its own option; else 0")] = None,
-    output: Annotated[Path | None, typer.Option(help="folder to write to; else runs/NAME-SCALE")] = None,
+    name: Annotated[str, typer.Argument(help="of the experiment, as figure-4 or slow-factor")],
+    scale: Annotated[
+        str, typer.Option(help="smoke: does it run; small: minutes on two cores; paper: the true sizes, for GPUs")
+    ] = "small",
+    seed: Annotated[
+        list[int] | None, typer.Option(help="one or more, each with its own option; else 0, 1 and 2")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="a file or folder, or a data set on the Hub; else what the experiment has built in"),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="folder to write to; else runs/reproduce-SCALE")] = None,
+    jobs: Annotated[int, typer.Option(help="models trained at a time")] = 1,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Run an experiment: train what it compares, set it side by side, and write NAME.json."""
+    """Run an experiment: train what it compares, set it side by side, and write a JSON and figures.
+
+    Models that an earlier experiment left in the same folder are taken as they are.
+    """
     with _verb(debug):
         import json  # noqa: PLC0415
 
         from delta_vae_lab import experiments  # noqa: PLC0415
+        from delta_vae_lab.experiments.request import Request  # noqa: PLC0415
 
-        folder = output or Path("runs") / f"{name}-{scale}"
-        result, table = experiments.reproduce(name, scale, seed or [0], folder)
+        folder = output or Path("runs") / f"reproduce-{scale}"
+        request = Request(scale, tuple(seed or (0, 1, 2)), folder, data, jobs)
+        result, table = experiments.reproduce(name, request)
         typer.echo(json.dumps(result) if as_json else table)
 
 

@@ -18,6 +18,7 @@ from delta_vae_lab.modality import EXAMPLES, IMAGES, TEXT, Modality
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 
 # The least share of sequences that must reach a step for it to be drawn: the means of the last steps are of very few.
 _REACHED = 0.05
@@ -40,7 +41,7 @@ _RATES = [
 
 _TRAINING: dict[str, Any] = {"alpha": 0.45, "linewidth": 1}
 _HELD_OUT: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1.5}
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.spines.right": False,
@@ -99,7 +100,7 @@ def training_curves(rows: Sequence[Mapping[str, Any]], *, data: str, seed: int, 
     has_use = any(name in point for name, _, _ in _USE for point in held_out)
     has_rate = any(point["rate"] for point in training + held_out)
     examples = f", held-out n = {evaluated[-1][f'heldout_{modality.examples}']:,}" if evaluated else ""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         panels = 1 if not has_rate else 3 + has_use
         figure = Figure(figsize=(1.2 + 3.1 * panels, 3.2), layout="constrained")
         figure.suptitle(f"{data}, seed {seed}{examples}", x=0.01, ha="left")
@@ -141,7 +142,7 @@ def rate_heat_map(profile: RateProfile, *, data: str, seed: int, modality: Modal
         ("Committed share of it", committed, {"cmap": "viridis", "vmin": 0, "vmax": largest}),
         ("Slack, the difference", slack, {"cmap": "PuOr", "vmin": -spread, "vmax": spread}),
     ]
-    with mpl.rc_context(_STYLE | {"axes.grid": False}):
+    with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(7, 2 + 0.9 * 3), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left")
         axes = figure.subplots(3, 1, sharex=True, sharey=True)
@@ -162,7 +163,7 @@ def rate_by_position(profile: RateProfile, *, data: str, seed: int, modality: Mo
     kl, committed, title = _reached(profile, data, seed, modality)
     rate, floor = kl.sum(1), committed.sum(1)
     step = np.arange(1, len(rate) + 1)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6, 3.2), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left")
         axis = figure.subplots()

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from accelerate import Accelerator
 
 from delta_vae import DeltaVaeForImageGeneration, DeltaVaeImageProcessor
 from delta_vae_lab.architecture import image_model_config
@@ -31,42 +36,86 @@ def run_images(arguments: Namespace, recipe: Path) -> None:
     run.check(config, arguments.resume)
     accelerator = build_accelerator(config, run)
 
-    images = read_images(config.data)
-    processor = image_processor(images, config.data.levels)
-    heldout = processor.quantize(images.heldout[: config.evaluation.examples])
-    batches = ImageBatches(
-        processor.quantize(images.train),
-        batch_size=config.optimization.batch_size,
-        seed=config.seed,
-        horizontal_flips=config.data.horizontal_flips,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-    )
-    model = build_image_model(config, processor)
-    if accelerator.is_main_process:
-        run.start(config, arguments.resume)
-        processor.save_pretrained(run.model)
-    watched = heldout_image_batches(heldout, config.evaluation.batch_size, limit=WATCHED_IMAGES)
-    evaluate, origin = HeldoutBound(list(watched), config.seed), image_fingerprint(images, processor)
+    task = image_task(config, accelerator)
     started = time.monotonic()
-    model = train(model, batches, config, accelerator, run, evaluate, arguments.resume, origin)
+    model = task.train(run, accelerator, arguments.resume)
     seconds = None if arguments.resume else time.monotonic() - started
     if accelerator.is_main_process:
         report = write_report(
             model,
-            list(heldout_image_batches(heldout, config.evaluation.batch_size)),
+            list(heldout_image_batches(task.heldout, config.evaluation.batch_size)),
             config,
             run,
             accelerator,
-            {"name": images.name, **origin},
+            {"name": task.images.name, **task.origin},
             recipe.parents[1] / "hub_cards" / "image.md.j2",
             lambda: write_image_samples(
-                run.samples, model, processor, heldout, data=images.name, generator=generator(config.seed, "samples")
+                run.samples,
+                model,
+                task.processor,
+                task.heldout,
+                data=task.images.name,
+                generator=generator(config.seed, "samples"),
             ),
             training_seconds=seconds,
         )
         print(report)
     accelerator.end_training()
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """What a config asks to be trained: its images, and the model with its initial parameters.
+
+    train_images, heldout: numpy uint8 (N, C, H, W), quantised; of the held-out images those that the evaluation takes.
+    """
+
+    config: ImageRunConfig
+    images: ImageSplits
+    processor: DeltaVaeImageProcessor
+    train_images: npt.NDArray[np.uint8]
+    heldout: npt.NDArray[np.uint8]
+    batches: ImageBatches
+    model: DeltaVaeForImageGeneration
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a resumed run must be given again."""
+        return image_fingerprint(self.images, self.processor)
+
+    def train(
+        self, run: RunFolder, accelerator: Accelerator, resume: bool, progress: bool = True
+    ) -> DeltaVaeForImageGeneration:
+        """Start or resume the run, and train it to its end."""
+        if accelerator.is_main_process:
+            run.start(self.config, resume)
+            self.processor.save_pretrained(run.model)
+        size = self.config.evaluation.batch_size
+        watched = HeldoutBound(list(heldout_image_batches(self.heldout, size, limit=WATCHED_IMAGES)), self.config.seed)
+        return train(self.model, self.batches, self.config, accelerator, run, watched, resume, self.origin, progress)
+
+
+def image_task(config: ImageRunConfig, accelerator: Accelerator) -> ImageTask:
+    """Read the images and build the model. Nothing is written."""
+    images = read_images(config.data)
+    processor = image_processor(images, config.data.levels)
+    train_images = processor.quantize(images.train)
+    return ImageTask(
+        config=config,
+        images=images,
+        processor=processor,
+        train_images=train_images,
+        heldout=processor.quantize(images.heldout[: config.evaluation.examples]),
+        batches=ImageBatches(
+            train_images,
+            batch_size=config.optimization.batch_size,
+            seed=config.seed,
+            horizontal_flips=config.data.horizontal_flips,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+        ),
+        model=build_image_model(config, processor),
+    )
 
 
 def read_images(data: ImageDataSection) -> ImageSplits:
@@ -92,7 +141,7 @@ def image_processor(images: ImageSplits, levels: int | None) -> DeltaVaeImagePro
 
 
 def image_fingerprint(images: ImageSplits, processor: DeltaVaeImageProcessor) -> dict[str, Any]:
-    """What a resumed run must be given again: the images, and how they are quantised."""
+    """The images, and how they are quantised."""
     return {**images.fingerprint, "levels": processor.levels}
 
 

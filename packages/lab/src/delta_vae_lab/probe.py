@@ -47,6 +47,7 @@ _ROWS = {
     "pooled": "posterior means, mean over steps",
     "pooled_sample": "one draw of z, mean over steps",
     "concatenated": "posterior means, all steps",
+    "concatenated_sample": "one draw of z, all steps",
     "pixels": "pixels",
     "bag_of_words": "bag of words",
     "majority": "the commonest class",
@@ -57,18 +58,17 @@ _ROWS = {
 class Latents:
     """What a model says of N examples, in the order of their data; T is the largest number of latent steps.
 
-    mean: (N, T, D), of the posterior, zero beyond an example's end. mask: (N, T), the steps that count.
-    pooled_sample: (N, D), the mean over these steps of one draw of z.
+    mean, sample: (N, T, D), of the posterior and one draw of it, zero beyond an example's end. mask: (N, T), the steps
+    that count.
     """
 
     mean: Tensor
+    sample: Tensor
     mask: Tensor
-    pooled_sample: Tensor
 
-    @property
-    def pooled(self) -> Tensor:
-        """(N, D), the mean over the steps that count."""
-        return self.mean.sum(1) / self.mask.sum(1, keepdim=True)
+    def pooled(self, values: Tensor) -> Tensor:
+        """(N, T, D) -> (N, D), the mean over the steps that count."""
+        return values.sum(1) / self.mask.sum(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,12 @@ def run_probe(
     return result
 
 
-def probe(model: SavedModel, train: Examples, heldout: Examples, seed: int) -> tuple[dict[str, Any], dict[str, str]]:
+def probe(
+    model: SavedModel, train: Examples, heldout: Examples, seed: int, *, brief: bool = False
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Accuracies of every reading of the latents and of the references, and why a reading is left out.
+
+    brief: without the steps one by one and without the references, which are the same of every model.
 
     `..._accuracy` with `..._accuracy_stderr`, over held-out examples, and `..._regularisation`; of `per_step` a list
     each. A posterior mean is exact: it may separate classes by far less than the posterior's own noise, which hides
@@ -144,11 +148,11 @@ def probe(model: SavedModel, train: Examples, heldout: Examples, seed: int) -> t
     """
     told = [read_latents(model, part.batches, derive_seed(seed, name)) for name, part in _named(train, heldout)]
     features, left_out = _readings(*told)
-    features |= _references(train, heldout)
-    probes = {
-        name: linear_probe(x, train.labels, y, heldout.labels, seed=seed, standardise=name != "bag_of_words")
-        for name, (x, y) in features.items()
-    }
+    if brief:
+        features = {name: pair for name, pair in features.items() if not name.startswith("step_")}
+    else:
+        features |= _references(train, heldout)
+    probes = _probes(features, train, heldout, seed)
     metrics: dict[str, Any] = {"train_examples": len(train.labels), "heldout_examples": len(heldout.labels)}
     steps = {name: probes.pop(name) for name in list(probes) if name.startswith("step_")}
     for name, found in probes.items():
@@ -157,28 +161,37 @@ def probe(model: SavedModel, train: Examples, heldout: Examples, seed: int) -> t
         columns = [found.accuracy.named("per_step_accuracy") for found in steps.values()]
         metrics |= {name: [column[name] for column in columns] for name in columns[0]}
         metrics["per_step_regularisation"] = [found.regularisation for found in steps.values()]
-    metrics |= majority(train.labels, heldout.labels).named("majority_accuracy")
+    if not brief:
+        metrics |= majority(train.labels, heldout.labels).named("majority_accuracy")
     return metrics | {"unconverged": [name for name, p in (probes | steps).items() if not p.converged]}, left_out
+
+
+def reference_accuracies(train: Examples, heldout: Examples, seed: int) -> dict[str, float]:
+    """What a linear classifier tells from the data themselves, and the commonest class, with standard errors."""
+    probes = _probes(_references(train, heldout), train, heldout, seed)
+    accuracies = {name: found.accuracy for name, found in probes.items()}
+    accuracies["majority"] = majority(train.labels, heldout.labels)
+    return {key: v for name, found in accuracies.items() for key, v in found.named(f"{name}_accuracy").items()}
 
 
 def read_latents(model: SavedModel, batches: Sequence[TextBatch | ImageBatch], seed: int) -> Latents:
     """The latents of batches that hold the rows 0 ... N - 1, each once, in whatever order."""
     rows = [row for batch in batches for row in batch.rows]
     steps, latent_dim = max(batch.steps.shape[1] for batch in batches), model.config.latent_dim
-    means, masks, samples = [], [], []
+    means: list[Tensor] = []
+    samples: list[Tensor] = []
+    masks: list[Tensor] = []
     with evaluating(model):
         for batch in tqdm(batches, desc="encoding", unit="batch", delay=5, disable=None, leave=False):
             posterior = model.encode(**batch.to(model.device).inputs())
             noise = latent_noise(batch.steps, latent_dim, derive_seed(seed, "probe"), 0, batch.rows)
-            z = posterior.sample(noise=noise.to(model.device)).float().cpu()
-            counts = batch.steps[..., None]
-            samples.append(torch.where(counts, z, 0.0).sum(1) / batch.steps.sum(1, keepdim=True))
-            missing = steps - counts.shape[1]
-            mu = torch.where(counts, posterior.mean.float().cpu(), 0.0)
-            means.append(functional.pad(mu, (0, 0, 0, missing)))
-            masks.append(functional.pad(batch.steps, (0, missing)))
+            z = posterior.sample(noise=noise.to(model.device))
+            missing = (0, 0, 0, steps - batch.steps.shape[1])
+            for values, kept in ((posterior.mean, means), (z, samples)):
+                kept.append(functional.pad(torch.where(batch.steps[..., None], values.float().cpu(), 0.0), missing))
+            masks.append(functional.pad(batch.steps, missing[2:]))
     order = torch.tensor(rows).argsort()
-    return Latents(*(torch.cat(parts)[order] for parts in (means, masks, samples)))
+    return Latents(*(torch.cat(parts)[order] for parts in (means, samples, masks)))
 
 
 def linear_probe(
@@ -326,16 +339,26 @@ def _named(train: Examples, heldout: Examples) -> Iterator[tuple[str, Examples]]
     yield from (("train", train), ("heldout", heldout))
 
 
+def _probes(
+    features: dict[str, tuple[Features, Features]], train: Examples, heldout: Examples, seed: int
+) -> dict[str, LinearProbe]:
+    return {
+        name: linear_probe(x, train.labels, y, heldout.labels, seed=seed, standardise=name != "bag_of_words")
+        for name, (x, y) in features.items()
+    }
+
+
 def _readings(train: Latents, heldout: Latents) -> tuple[dict[str, tuple[Features, Features]], dict[str, str]]:
     """Features (N, features) of both splits by reading, and why others are not defined."""
     pairs = {
-        "pooled": (train.pooled, heldout.pooled),
-        "pooled_sample": (train.pooled_sample, heldout.pooled_sample),
+        "pooled": (train.pooled(train.mean), heldout.pooled(heldout.mean)),
+        "pooled_sample": (train.pooled(train.sample), heldout.pooled(heldout.sample)),
     }
     left_out = {}
     steps = {part.mean.shape[1] for part in (train, heldout) if part.mask.all()}
     if len(steps) == 1 and train.mask.all() and heldout.mask.all():
         pairs["concatenated"] = (train.mean.flatten(1), heldout.mean.flatten(1))
+        pairs["concatenated_sample"] = (train.sample.flatten(1), heldout.sample.flatten(1))
         pairs |= {f"step_{t + 1}": (train.mean[:, t], heldout.mean[:, t]) for t in range(steps.pop())}
     else:
         left_out = dict.fromkeys(("concatenated", "per_step"), "the sentences have several lengths")

@@ -89,12 +89,14 @@ def train(
     evaluate: Callable[[Model, int], Mapping[str, float]] | None = None,
     resume: bool = False,
     fingerprint: dict[str, Any] | None = None,
+    progress: bool = True,
 ) -> Model:
     """Train to `config.optimization.steps` and return the model, the Polyak average if there is one, in eval mode.
 
     The loss of a step is the mean over its global batch, however that is split over processes and micro-steps. Every
     process calls `evaluate(model, step)`, and has the whole model in the end, also under FSDP. `fingerprint` is the
-    data's, checked on resume. The caller ends the trackers with `accelerator.end_training()`.
+    data's, checked on resume. `progress`: whether a bar is shown. The caller ends the trackers with
+    `accelerator.end_training()`.
     """
     settings = config.optimization
     architecture = type(model)  # FSDP changes it
@@ -109,7 +111,7 @@ def train(
     start_logging(config, accelerator, run, start)
 
     model.train()
-    with tqdm(total=settings.steps, initial=start, disable=not accelerator.is_main_process) as bar:
+    with tqdm(total=settings.steps, initial=start, disable=not (progress and accelerator.is_main_process)) as bar:
         for step, (batch, position) in zip(range(start + 1, settings.steps + 1), batches.iterate(origin), strict=False):
             weight = rate_weight(config.objective, step)
             factor = learning_rate_factor(step, settings.schedule, settings.warmup_steps, settings.steps)

@@ -7,13 +7,11 @@ least beyond that. Both have the same encoder, decoder, data and steps, and diff
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -22,12 +20,14 @@ from delta_vae_lab.data import heldout_batches, tokenize
 from delta_vae_lab.data.synthetic import NAME, SlowFactorSource, SlowFactorText, slow_factor_text, source_tokenizer
 from delta_vae_lab.estimates import Estimate, mean
 from delta_vae_lab.evaluation import evaluate
+from delta_vae_lab.experiments.request import Request
 from delta_vae_lab.probe import probe, text_examples
-from delta_vae_lab.run_folder import RunFolder, describe_device, provenance
-from delta_vae_lab.sections import RunConfig, TextRunConfig
+from delta_vae_lab.run_folder import RunFolder, describe_device
+from delta_vae_lab.sections import TextRunConfig
 from delta_vae_lab.text_run import build_text_model
 from delta_vae_lab.training import build_accelerator, train
 
+TITLE = "A slow factor of a source known exactly"
 CONFIGS = Path(__file__).parent / "configs" / "slow-factor"
 PRIORS = {"delta_vae": "ar1", "ordinary_vae": "standard_normal"}
 
@@ -48,47 +48,27 @@ SCALES = {
 }
 
 
-def run(
-    scale: Literal["smoke", "small"], seeds: Sequence[int], output: Path, overrides: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Train, evaluate and probe every model for every seed, and write OUTPUT/slow-factor.json, which is returned.
+def run(request: Request) -> dict[str, Any]:
+    """Train, evaluate and probe every model for every seed.
 
-    A seed is that of the sentences, of the initial parameters and of the noise. `overrides`: `section.key=value`, of
-    every model. Each run has its own folder in OUTPUT.
+    A seed is that of the sentences, of the initial parameters and of the noise.
     """
-    if scale not in SCALES:
-        raise ValueError(f"scale={scale!r}: there is no such scale of the slow factor; choose from {list(SCALES)}")
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds={list(seeds)}: give one or more, each once")
-    if output.exists() and any(output.iterdir()):
-        raise ValueError(f"output={output}: is not empty; choose another folder")
-    settings = SCALES[scale]
+    settings = SCALES[request.scale]
     runs: list[dict[str, Any]] = []
     fingerprints = {}
-    for seed in seeds:
+    for seed in request.seeds:
         data = slow_factor_text(settings.source, train=settings.train, heldout=settings.heldout, seed=seed)
         fingerprints[str(seed)] = data.text.fingerprint
         for model, prior in PRIORS.items():
-            config = load_config(TextRunConfig, scale, [*overrides, f"seed={seed}", f"prior.kind={prior}"], CONFIGS)
-            runs.append(_run_one(model, config, data, settings.probed, RunFolder(output / f"{model}-seed-{seed}")))
-    where = provenance(RunConfig(), runs[0]["device"])
-    where["versions"] |= {"scikit-learn": metadata.version("scikit-learn")}
-    result = {
-        "experiment": "slow-factor",
-        "scale": scale,
-        **{name: value for name, value in where.items() if name != "seed"},
-        "seeds": list(seeds),
+            config = load_config(TextRunConfig, request.scale, [f"seed={seed}", f"prior.kind={prior}"], CONFIGS)
+            folder = RunFolder(request.output / "models" / f"slow-factor-{model}-seed-{seed}")
+            runs.append(_run_one(model, config, data, settings.probed, folder))
+    return {
         "data": {"name": NAME, "source": _known(settings.source), "by_seed": fingerprints},
         "runs": runs,
         "over_seeds": {model: _over_seeds([one for one in runs if one["model"] == model]) for model in PRIORS},
         "recovered": {model: recovered([one for one in runs if one["model"] == model]) for model in PRIORS},
     }
-    written = json.dumps(result, indent=2, allow_nan=False)
-    partial = output / "slow-factor.json.partial"
-    partial.write_text(written + "\n")
-    partial.replace(output / "slow-factor.json")
-    as_written: dict[str, Any] = json.loads(written)
-    return as_written
 
 
 def recovered(runs: Sequence[dict[str, Any]]) -> str:
@@ -103,7 +83,7 @@ def recovered(runs: Sequence[dict[str, Any]]) -> str:
     return "no" if all(errors <= 3 for errors in over) else "unclear"
 
 
-def render(result: dict[str, Any]) -> str:
+def render(result: Mapping[str, Any]) -> str:
     """The result as a table, one column a model, of means over seeds and their standard errors."""
     known = result["data"]["source"]
     rows = [("", list(PRIORS))]
@@ -145,8 +125,9 @@ def _run_one(model: str, config: TextRunConfig, data: SlowFactorText, probed: in
     )
     heldout = tokenize(tokenizer, data.text.heldout, max_length=config.max_length)
     subject = build_text_model(config, tokenizer)
-    folder.start(config, resume=False)
-    subject = train(subject, batches, config, accelerator, folder)
+    resume = folder.holds_a_run
+    folder.start(config, resume)
+    subject = train(subject, batches, config, accelerator, folder, resume=resume)
     subject.save_pretrained(folder.model)
     tokenizer.save_pretrained(folder.model)
 
