@@ -9,11 +9,10 @@ from pathlib import Path
 
 from delta_vae_lab.configuration import load_config
 from delta_vae_lab.console import one_line_errors, recipe_arguments
-from delta_vae_lab.data import load_text, tokenize
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import TextRunConfig
-from delta_vae_lab.text_run import build_text_model, run_tokenizer, text_fingerprint, watch_text, write_text_report
-from delta_vae_lab.training import build_accelerator, train
+from delta_vae_lab.text_run import text_task, write_text_report
+from delta_vae_lab.training import build_accelerator
 
 PRESETS = Path(__file__).parent / "configs" / "lm1b"
 CARD = Path(__file__).parents[1] / "hub_cards" / "text.md.j2"
@@ -32,32 +31,10 @@ def main(arguments: Namespace) -> None:
     run.check(config, arguments.resume)
     accelerator = build_accelerator(config, run)
 
-    source = config.data
-    text = load_text(
-        source.name,
-        streaming=source.streaming,
-        config=source.config,
-        revision=source.revision,
-        column=source.column,
-    )
-    tokenizer = run_tokenizer(config, text, run, accelerator, arguments.resume)
-    heldout = tokenize(tokenizer, text.heldout[: config.evaluation.examples], max_length=config.max_length)
-    batches = text.training_batches(
-        tokenizer,
-        batch_size=config.optimization.batch_size,
-        seed=config.seed,
-        max_length=config.max_length,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-    )
-    model = build_text_model(config, tokenizer)
+    task = text_task(config, run, accelerator, arguments.resume)
+    model = task.train(run, accelerator, arguments.resume)
     if accelerator.is_main_process:
-        run.start(config, arguments.resume)
-        tokenizer.save_pretrained(run.model)
-    evaluate, origin = watch_text(heldout, tokenizer, config), text_fingerprint(text, tokenizer)
-    model = train(model, batches, config, accelerator, run, evaluate, arguments.resume, origin)
-    if accelerator.is_main_process:
-        print(write_text_report(model, tokenizer, text, heldout, config, run, accelerator, CARD))
+        print(write_text_report(model, task, run, accelerator, CARD))
     accelerator.end_training()
 
 

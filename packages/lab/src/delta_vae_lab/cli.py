@@ -114,6 +114,7 @@ def reproduce(
         str | None,
         typer.Option(help="a file or folder, or a data set on the Hub; else what the experiment has built in"),
     ] = None,
+    probe_data: Annotated[str | None, typer.Option(help="labelled sentences to probe the models of text on")] = None,
     output: Annotated[Path | None, typer.Option(help="folder to write to; else runs/reproduce-SCALE")] = None,
     jobs: Annotated[int, typer.Option(help="models trained at a time")] = 1,
     as_json: Json = False,
@@ -130,7 +131,7 @@ def reproduce(
         from delta_vae_lab.experiments.request import Request  # noqa: PLC0415
 
         folder = output or Path("runs") / f"reproduce-{scale}"
-        request = Request(scale, tuple(seed or (0, 1, 2)), folder, data, jobs)
+        request = Request(scale, tuple(seed or (0, 1, 2)), folder, data, probe_data, jobs)
         result, table = experiments.reproduce(name, request)
         typer.echo(json.dumps(result) if as_json else table)
 

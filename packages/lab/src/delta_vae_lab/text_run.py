@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,90 @@ from transformers import PreTrainedTokenizerFast
 from delta_vae import DeltaVaeForCausalLM
 from delta_vae_lab.architecture import text_model_config
 from delta_vae_lab.auxiliary_fit import fit_to
-from delta_vae_lab.data import TextSplits, TokenizedText, heldout_batches, load_tokenizer, train_tokenizer, word_count
+from delta_vae_lab.data import (
+    TextSplits,
+    TokenizedText,
+    heldout_batches,
+    load_text,
+    load_tokenizer,
+    tokenize,
+    train_tokenizer,
+    word_count,
+)
 from delta_vae_lab.randomness import generator, seeded
 from delta_vae_lab.reporting import HeldoutBound, write_report
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import TextRunConfig
 from delta_vae_lab.text_samples import write_text_samples
+from delta_vae_lab.training import Batches, train
 
 # How many held-out sentences are judged by during training.
 WATCHED_SENTENCES = 512
 # Enough for a vocabulary of 32,000; all of LM1B would only take longer.
 TOKENIZER_SENTENCES = 1_000_000
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """What a config asks to be trained: its sentences, and the model with its initial parameters.
+
+    heldout: those sentences that the evaluation takes, as tokens.
+    """
+
+    config: TextRunConfig
+    text: TextSplits
+    tokenizer: PreTrainedTokenizerFast
+    heldout: TokenizedText
+    batches: Batches
+    model: DeltaVaeForCausalLM
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a resumed run must be given again."""
+        return text_fingerprint(self.text, self.tokenizer)
+
+    @property
+    def words(self) -> int:
+        """The running words of the held-out sentences."""
+        return sum(word_count(sentence) for sentence in self.text.heldout[: len(self.heldout)])
+
+    def train(
+        self, run: RunFolder, accelerator: Accelerator, resume: bool, progress: bool = True
+    ) -> DeltaVaeForCausalLM:
+        """Start or resume the run, and train it to its end."""
+        if accelerator.is_main_process:
+            run.start(self.config, resume)
+            self.tokenizer.save_pretrained(run.model)
+        watched = watch_text(self.heldout, self.tokenizer, self.config)
+        return train(self.model, self.batches, self.config, accelerator, run, watched, resume, self.origin, progress)
+
+
+def text_task(config: TextRunConfig, run: RunFolder, accelerator: Accelerator, resume: bool) -> TextTask:
+    """Read the text, make or load the tokenizer and build the model. Nothing is written."""
+    source = config.data
+    text = load_text(
+        source.name,
+        streaming=source.streaming,
+        config=source.config,
+        revision=source.revision,
+        column=source.column,
+    )
+    tokenizer = run_tokenizer(config, text, run, accelerator, resume)
+    return TextTask(
+        config=config,
+        text=text,
+        tokenizer=tokenizer,
+        heldout=tokenize(tokenizer, text.heldout[: config.evaluation.examples], max_length=config.max_length),
+        batches=text.training_batches(
+            tokenizer,
+            batch_size=config.optimization.batch_size,
+            seed=config.seed,
+            max_length=config.max_length,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+        ),
+        model=build_text_model(config, tokenizer),
+    )
 
 
 def run_tokenizer(
@@ -72,26 +146,25 @@ def watch_text(heldout: TokenizedText, tokenizer: PreTrainedTokenizerFast, confi
 
 
 def write_text_report(
-    model: DeltaVaeForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    text: TextSplits,
-    heldout: TokenizedText,
-    config: TextRunConfig,
-    run: RunFolder,
-    accelerator: Accelerator,
-    card: Path,
+    model: DeltaVaeForCausalLM, task: TextTask, run: RunFolder, accelerator: Accelerator, card: Path
 ) -> str:
     """Evaluate on all held-out sentences, write everything, and give the table and verdict; `card` is a template."""
+    config, tokenizer = task.config, task.tokenizer
     return write_report(
         model,
-        list(heldout_batches(heldout, config.evaluation.batch_size, tokenizer.pad_token_id)),
+        list(heldout_batches(task.heldout, config.evaluation.batch_size, tokenizer.pad_token_id)),
         config,
         run,
         accelerator,
-        {"name": text.name, **text.fingerprint},
+        {"name": task.text.name, **task.text.fingerprint},
         card,
         lambda: write_text_samples(
-            run.samples, model, tokenizer, heldout, data=text.name, generator=generator(config.seed, "samples")
+            run.samples,
+            model,
+            tokenizer,
+            task.heldout,
+            data=task.text.name,
+            generator=generator(config.seed, "samples"),
         ),
-        words=sum(word_count(sentence) for sentence in text.heldout[: len(heldout)]),
+        words=task.words,
     )

@@ -1,7 +1,7 @@
 """Experiments that set models side by side: `delta-vae reproduce NAME`.
 
 A module each, with TITLE, SCALES, `run(request)`, which trains and measures; and, from the written result alone,
-`render(result)`, a table, and `figures(result)`.
+`render(result)`, a table, and `figures(result)`, if there are any.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ TARGETS = (
     "figure-4",
     "table-6",
     "collapse",
+    "text-collapse",
     "fixed-z",
     "text",
     "slow-factor",
@@ -75,7 +76,8 @@ def render_experiment(result: Mapping[str, Any]) -> str:
 
 def experiment_figures(result: Mapping[str, Any]) -> dict[str, Figure]:
     """The figures of a result, as it was written, by file name."""
-    figures: dict[str, Figure] = _module(result["experiment"]).figures(result)
+    draw = getattr(_module(result["experiment"]), "figures", None)
+    figures: dict[str, Figure] = {} if draw is None else draw(result)
     return {f"{stem(result)}-{name}": figure for name, figure in figures.items()}
 
 

@@ -25,9 +25,10 @@ from delta_vae_lab.experiments.image_models import (
     committed_nats,
     delta_vae,
 )
+from delta_vae_lab.experiments.judging import image_references
 from delta_vae_lab.experiments.request import Request
 from delta_vae_lab.experiments.summaries import about, by_model, cell, errors, in_bits, over_seeds, text_table
-from delta_vae_lab.experiments.trials import Preset, image_preset, image_references, run_trials, shared, trials
+from delta_vae_lab.experiments.trials import Preset, image_preset, run_trials, shared, trials
 from delta_vae_lab.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
 
 TITLE = "Figure 4: rate and distortion of delta-VAEs and their rivals"
@@ -66,13 +67,13 @@ _FAMILIES = (
 def run(request: Request) -> dict[str, Any]:
     """Train every model at every seed, and probe it."""
     preset = image_preset(request)
-    outcomes = run_trials(trials(request, preset, rivals(preset), probe=True), request.jobs)
-    return shared(outcomes, preset) | {"references": image_references(preset)}
+    outcomes = run_trials(trials(request, preset, rivals(preset), probed=preset.data), request.jobs)
+    return shared(outcomes, preset) | {"references": image_references(preset.config(), preset.data)}
 
 
 def rivals(preset: Preset) -> Models:
     """The models, by name."""
-    config = preset.config([])
+    config = preset.config()
     latent_dim, steps = config.prior.latent_dim, config.optimization.steps
     cells = ROWS[preset.family] * latent_dim
     models: dict[str, tuple[str, ...]] = {}

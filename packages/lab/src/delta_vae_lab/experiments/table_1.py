@@ -1,11 +1,9 @@
-"""Table 1: a delta-VAE beside its own decoder without latents, and an ordinary VAE: is likelihood lost?"""
+"""Table 1: is likelihood lost? A delta-VAE beside its own decoder without latents, and an ordinary VAE."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-
-from matplotlib.figure import Figure
 
 from delta_vae_lab.experiments.image_models import LOW, ORDINARY, WITHOUT_LATENTS, delta_vae
 from delta_vae_lab.experiments.request import Request
@@ -41,11 +39,6 @@ def render(result: Mapping[str, Any]) -> str:
     heads, *paper = _PAPER
     parts = [about(result), "", text_table(head, rows), "", f"{errors(result)}.", "", text_table(heads, paper)]
     return "\n".join(parts)
-
-
-def figures(result: Mapping[str, Any]) -> dict[str, Figure]:
-    """None: it is a table."""
-    return {}
 
 
 def _row(name: str, runs: Runs, alone: Runs) -> list[str]:
