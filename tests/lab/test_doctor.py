@@ -102,6 +102,15 @@ def test_distortion_and_shuffle_gap_have_their_closed_forms(exact: Diagnosis) ->
     assert close(exact.metrics, "shuffle_gap_nats", float((TOLD / (1 - TOLD)).sum()))
 
 
+def test_data_that_lie_in_order_do_not_narrow_the_shuffle_gap(
+    linear: Callable[..., OutsideVae], observed: Tensor, exact: Diagnosis
+) -> None:
+    """The z of a neighbour would be nearly its own."""
+    ordered = diagnose(linear(), observed[observed[:, 0].argsort()], importance_samples=1, importance_examples=2)
+    gaps = [found.metrics["shuffle_gap_nats"] for found in (ordered, exact)]
+    assert gaps[0] == pytest.approx(gaps[1], rel=0.1)
+
+
 def test_active_units_are_those_whose_means_vary_enough(exact: Diagnosis) -> None:
     assert (exact.metrics["active_units"], exact.metrics["active_units_above_0.2"]) == (2, 1)
 

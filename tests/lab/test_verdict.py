@@ -18,9 +18,9 @@ def metrics(
         "slack_nats": rate - committed, "slack_nats_stderr": slack_error,
         "distortion_nats": 160.0, "distortion_nats_stderr": 1.5,
         "shuffle_gap_nats": gap, "shuffle_gap_nats_stderr": gap_error,
-        "mutual_information_nats": 5.0, "mutual_information_nats_stderr": 0.1,
+        "mutual_information_nats": 4.0, "mutual_information_nats_stderr": 0.1,
         "mutual_information_cap_nats": math.log(500),
-        "mutual_information_given_length_nats": 2.0, "mutual_information_given_length_nats_stderr": 0.1,
+        "mutual_information_given_length_nats": 1.5, "mutual_information_given_length_nats_stderr": 0.1,
         "mutual_information_given_length_cap_nats": 2.5,
         "marginal_kl_nats": 9.7, "marginal_kl_nats_stderr": 0.2,
         "nats_per_token": 5.83, "nats_per_token_stderr": 0.05,
@@ -85,7 +85,7 @@ def test_not_collapsed(gap: float, error: float, rate: float, committed: float) 
     assert sentence == (
         f"Not collapsed: another sentence's z costs the decoder {gap:.2f} ± {error:.2f} nats a sentence; "
         f"for that the rate pays {rate - committed:.3f} ± 0.010 nats of slack over a committed {committed:.2f} "
-        "(beyond the length z tells 2.00 ± 0.10 nats about the sentence, I(x; z | n)). "
+        "(beyond the length z tells 1.50 ± 0.10 nats about the sentence, I(x; z | n)). "
         "The bound is 5.830 ± 0.050 nats a token; "
         "whether latents lower it is for the decoder without latents (prior.kind=none) to say."
     )
@@ -104,8 +104,13 @@ def test_no_verdict_credits_z_with_what_a_wrong_z_costs() -> None:
 
 
 def test_information_at_its_cap_is_said_to_be_a_lower_bound() -> None:
-    at_cap = metrics(3.29, 0.10, 14.71, 13.88) | {"mutual_information_given_length_nats": 2.49}
-    assert "z tells at least 2.49 ± 0.10 nats" in verdict(at_cap)
+    for told in (2.49, 2.0):  # the cap is 2.5
+        near = metrics(3.29, 0.10, 14.71, 13.88) | {"mutual_information_given_length_nats": told}
+        assert f"z tells at least {told:.2f} ± 0.10 nats" in verdict(near)
+
+
+def test_a_wrong_z_that_serves_better_is_said_to_cost_less_than_nothing() -> None:
+    assert "-2.00 ± 0.10 nats a sentence, less than nothing, and" in verdict(metrics(-2.0, 0.1, 15.0, 13.88))
 
 
 def test_a_decoder_without_latents_is_said_to_have_none() -> None:

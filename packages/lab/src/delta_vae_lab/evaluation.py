@@ -79,7 +79,7 @@ def estimate(
         metrics |= _information_metrics(
             subject, record, completed, _evenly_spaced(len(record.rate), information_examples)
         )
-        metrics |= mean(shuffle_gap(subject, record, completed)).named("shuffle_gap_nats")
+        metrics |= mean(shuffle_gap(subject, record, completed, seed)).named("shuffle_gap_nats")
         if importance_samples is not None:
             rows = _evenly_spaced(len(record.rate), importance_examples)
             log_weights = importance_log_weights(subject, record, rows, importance_samples, seed)
@@ -122,14 +122,20 @@ def complete(model: DeltaVaeModel | Subject, record: Record, seed: int) -> Tenso
     return completed.cpu()
 
 
-def shuffle_gap(model: DeltaVaeModel | Subject, record: Record, completed: Tensor) -> Tensor:
-    """Distortion under the z of the example before, less that under its own: (N,) nats.
+def shuffle_gap(model: DeltaVaeModel | Subject, record: Record, completed: Tensor, seed: int) -> Tensor:
+    """Distortion under the z of another example, less that under its own: (N,) nats.
 
     It tells whether the decoder heeds z, not what z is worth to it: a wrong z may do more harm than the right one good.
 
-    completed: (N, T, D), for another sentence may be shorter. In an order by length it is about as long.
+    completed: (N, T, D), for another sentence may be shorter. Sentences are in an order by length, so of them the other
+    is the one before, about as long; else it is drawn, for data may lie class by class.
     """
-    subject, others = as_subject(model), completed.roll(1, dims=0)
+    subject, order = as_subject(model), torch.arange(len(completed))
+    if record.modality is not TEXT:
+        generator = torch.Generator().manual_seed(derive_seed(seed, "shuffle"))
+        order = torch.randperm(len(completed), generator=generator)
+    others = torch.empty_like(completed)
+    others[order] = completed[order.roll(1)]
     shuffled = []
     for rows in record.batches():
         x, mask = _inputs(subject, record, rows)
