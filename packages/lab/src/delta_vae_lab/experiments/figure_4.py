@@ -27,7 +27,7 @@ from delta_vae_lab.experiments.image_models import (
 )
 from delta_vae_lab.experiments.judging import image_references
 from delta_vae_lab.experiments.request import Request
-from delta_vae_lab.experiments.summaries import about, by_model, cell, errors, in_bits, over_seeds, text_table
+from delta_vae_lab.experiments.summaries import about, by_model, cell, errors, in_bits, over_seeds, text_table, told
 from delta_vae_lab.experiments.trials import Preset, image_preset, run_trials, shared, trials
 from delta_vae_lab.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
 
@@ -67,8 +67,9 @@ _FAMILIES = (
 def run(request: Request) -> dict[str, Any]:
     """Train every model at every seed, and probe it."""
     preset = image_preset(request)
+    references = image_references(preset.config(), preset.data)  # first: it needs labels
     outcomes = run_trials(trials(request, preset, rivals(preset), probed=preset.data), request.jobs)
-    return shared(outcomes, preset) | {"references": image_references(preset.config(), preset.data)}
+    return shared(outcomes, preset) | {"references": references}
 
 
 def rivals(preset: Preset) -> Models:
@@ -119,12 +120,8 @@ def render(result: Mapping[str, Any]) -> str:
                 cell(over_seeds(runs, "concatenated_sample_accuracy", "probe"), 3),
             ]
         )
-    told = result["references"]
-    references = (
-        f"Linear classifier of the pixels: {told['pixels_accuracy']:.3f}; "
-        f"the commonest class: {told['majority_accuracy']:.3f}."
-    )
-    return "\n".join([about(result), "", text_table(head, rows), "", f"{errors(result)}. {references}"])
+    notes = f"{errors(result)}. {told(result['references'])}"
+    return "\n".join([about(result), "", text_table(head, rows), "", notes])
 
 
 def figures(result: Mapping[str, Any]) -> dict[str, Figure]:
@@ -188,7 +185,7 @@ def _probe(result: Mapping[str, Any]) -> Figure:
         "concatenated_accuracy": "posterior means, all steps",
         "concatenated_sample_accuracy": "one draw of z, all steps",
     }
-    models, told = by_model(result), result["references"]
+    models, references = by_model(result), result["references"]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.5, 4.4), layout="constrained")
         figure.suptitle(f"{about(result)}; bars: standard error over seeds", x=0.01, ha="left")
@@ -199,8 +196,10 @@ def _probe(result: Mapping[str, Any]) -> Figure:
                 x = [_bits(runs, "rate_nats", "heldout") for runs in chosen]
                 y = [over_seeds(runs, reading, "probe") for runs in chosen]
                 _bars(axis, family, x, [point for point in y if point is not None])
-            axis.axhline(told["pixels_accuracy"], color=BLACK, linewidth=1, label="pixels")
-            axis.axhline(told["majority_accuracy"], color=BLACK, linestyle="--", linewidth=1, label="commonest class")
+            axis.axhline(references["pixels_accuracy"], color=BLACK, linewidth=1, label="pixels")
+            axis.axhline(
+                references["majority_accuracy"], color=BLACK, linestyle="--", linewidth=1, label="commonest class"
+            )
             axis.set(
                 title=title, xlabel="rate, training prior (bits an image)", ylabel="accuracy, held out", ylim=(0, 1)
             )

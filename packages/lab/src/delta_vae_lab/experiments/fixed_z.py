@@ -49,9 +49,8 @@ def run(request: Request) -> dict[str, Any]:
     models = {**delta_vae(*LOW[preset.family]), **ORDINARY}
     if preset.family == "digits":  # of larger images a costly one
         models = {**delta_vae(*HIGH[preset.family]), **models}
-    todo = trials(request, preset, models)
+    todo, taught = trials(request, preset, models), _teach(preset)
     outcomes = run_trials(todo, request.jobs)
-    taught = _teach(preset)
     for trial, one in zip(todo, outcomes, strict=True):
         one.update(_decodings(trial, taught, _EXAMPLES[request.scale], draw=trial.seed == request.seeds[0]))
     return shared(outcomes, preset)

@@ -31,6 +31,11 @@ _CURVE = ("rate", "committed_rate", "distortion", "auxiliary_rate", "mutual_info
 _labelled_images, _labelled_text = cache(labelled_images), cache(labelled_text)
 
 
+def check_labelled_text(probed: str) -> None:
+    """Raise `ValueError` unless these are labelled sentences."""
+    _labelled_text(probed)
+
+
 def judge_images(
     config: ImageRunConfig, run: RunFolder, accelerator: Accelerator, probed: str | None
 ) -> dict[str, Any]:

@@ -78,6 +78,14 @@ def about(result: Mapping[str, Any]) -> str:
     )
 
 
+def told(references: Mapping[str, float]) -> str:
+    """What the probes of images are to be set beside."""
+    return (
+        f"A linear classifier of the pixels: {references['pixels_accuracy']:.3f}; "
+        f"the commonest class: {references['majority_accuracy']:.3f}."
+    )
+
+
 def errors(result: Mapping[str, Any]) -> str:
     """What the errors of a table are."""
     return "± standard error over seeds" if len(result["seeds"]) > 1 else "one seed: no errors"

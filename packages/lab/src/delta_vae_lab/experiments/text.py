@@ -13,7 +13,7 @@ import torch
 from delta_vae import DeltaVaeForCausalLM, spherical_interpolation
 from delta_vae_lab.data import load_tokenizer
 from delta_vae_lab.experiments.image_models import ORDINARY, WITHOUT_LATENTS
-from delta_vae_lab.experiments.judging import text_references
+from delta_vae_lab.experiments.judging import check_labelled_text, text_references
 from delta_vae_lab.experiments.request import Request
 from delta_vae_lab.experiments.summaries import Runs, about, by_model, cell, errors, over_seeds, text_table
 from delta_vae_lab.experiments.text_models import DELTA_VAE, warmed_up
@@ -32,6 +32,8 @@ _COUNT, _WAYS, _LONGEST = 6, 3, 40
 def run(request: Request) -> dict[str, Any]:
     """Train the models at every seed, probe those with latents, and let those of the first seed write."""
     preset = text_preset(request)
+    if request.probed is not None:
+        check_labelled_text(request.probed)
     models = {**DELTA_VAE, **warmed_up(preset), **ORDINARY, **WITHOUT_LATENTS}
     todo = trials(request, preset, models, probed=request.probed)
     found = shared(run_trials(todo, request.jobs), preset)
