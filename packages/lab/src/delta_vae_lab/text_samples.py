@@ -90,8 +90,9 @@ class Writer:
             yield [f"from  {self.text(first)}", *way, f"to    {self.text(second)}"]
 
     def text(self, ids: Tensor) -> str:
-        """On one line, up to its end of sentence; it says so if there is none."""
+        """On one line, up to its end of sentence; it says so if there is none. What cannot be printed is a �."""
         text = " ".join(str(self.tokenizer.decode(ids, skip_special_tokens=True)).split())
+        text = "".join(character if character.isprintable() else "\ufffd" for character in text)
         ended = bool((ids == self.model.config.decoder.eos_token_id).any())
         return text if ended else f"{text} [no end in {len(ids) - 1} tokens]"
 

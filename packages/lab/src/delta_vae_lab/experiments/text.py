@@ -50,10 +50,10 @@ def render(result: Mapping[str, Any]) -> str:
     rows = [_row(name, runs) for name, runs in by_model(result).items()]
     parts = [about(result), "", text_table(head, rows), "", f"{errors(result)}."]
     if told := result.get("references"):
-        parts += [
-            f"Probes of {told['data']}, mean over steps; its words: {told['bag_of_words_accuracy']:.3f}, "
-            f"the commonest class: {told['majority_accuracy']:.3f}."
-        ]
+        words, commonest = told["bag_of_words_accuracy"], told["majority_accuracy"]
+        parts.append(
+            f"Probes of {told['data']}, mean over steps; words: {words:.3f}, the commonest class: {commonest:.3f}."
+        )
     for name, texts in result["texts"].items():
         for what, paragraphs in texts.items():
             parts += ["", f"{name}, seed {result['seeds'][0]}: {what}"]
