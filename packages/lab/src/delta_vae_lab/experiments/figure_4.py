@@ -147,6 +147,7 @@ def _rate_distortion(result: Mapping[str, Any]) -> Figure:
                     xlabel=f"rate, {prior} (bits an image)",
                     ylabel="distortion (bits an image)",
                 )
+                _spread(axis)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=5)
     return figure
@@ -203,9 +204,17 @@ def _probe(result: Mapping[str, Any]) -> Figure:
             axis.set(
                 title=title, xlabel="rate, training prior (bits an image)", ylabel="accuracy, held out", ylim=(0, 1)
             )
+            _spread(axis)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=5)
     return figure
+
+
+def _spread(axis: Axes) -> None:
+    """Rates at square-root distances, for most are small and some are not."""
+    axis.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
+    axis.set_xlim(left=-0.05)
+    axis.set_xticks([tick for tick in (0, 1, 5, 10, 20, 30, 40, 60, 80, 100) if tick <= axis.get_xlim()[1]])
 
 
 def _bars(axis: Axes, family: _Family, x: Sequence[Estimate], y: Sequence[Estimate]) -> None:

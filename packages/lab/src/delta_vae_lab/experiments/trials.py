@@ -74,12 +74,16 @@ class Trial:
 
 def image_preset(request: Request) -> Preset:
     """The digits without `data`; else 32 x 32 images, which the paper's sizes take from the Hub's CIFAR-10."""
-    if request.scale == "paper":
-        return Preset("images", "paper", request.data or "uoft-cs/cifar10")
-    if request.data in (None, "builtin"):
-        return Preset("digits", request.scale, "builtin")
-    assert request.data is not None
-    return Preset("images", request.scale, request.data)
+    data, scale = request.data, request.scale
+    if scale == "paper" and data == "builtin":
+        raise ValueError("data='builtin': the paper's sizes are of 32 x 32 images; leave it out for CIFAR-10 of the Hub")
+    if scale == "paper":
+        return Preset("images", "paper", data or "uoft-cs/cifar10")
+    if data is None or data == "builtin":
+        return Preset("digits", scale, "builtin")
+    if scale == "smoke":
+        raise ValueError(f"data={data!r}: scale smoke is of the built-in digits alone; choose small or paper")
+    return Preset("images", scale, data)
 
 
 def text_preset(request: Request) -> Preset:
@@ -112,33 +116,44 @@ def run_trials(todo: Sequence[Trial], jobs: int) -> list[dict[str, Any]]:
 
 def outcome(trial: Trial) -> dict[str, Any]:
     """What came of a trial: read if it was finished with this config, else trained. See `judging`."""
-    config, file = trial.config, trial.run.path / "outcome.json"
+    config, file, seconds = trial.config, trial.run.path / "outcome.json", None
     if file.exists():
         before: dict[str, Any] = json.loads(file.read_text())
-        if before["config"] != flatten(config):
+        if before["config"] != _as_written(flatten(config)):
             raise ValueError(f"{trial.run.path}: holds another {trial.name}; choose another output, or remove it")
-        if trial.probed is None or before["probe"] or "latent_dim" not in before["heldout"]:
+        if trial.probed is None:
+            return before | {"probe": {}}  # what another experiment probed is no part of this one
+        is_probed = before["probe"] and before.get("probed", trial.probed) == trial.probed
+        if is_probed or "latent_dim" not in before["heldout"]:
             return before
+        seconds = before["training_seconds"]
     AcceleratorState._reset_state(reset_partial_state=True)  # a trial does not inherit the precision of the last
     accelerator = build_accelerator(config, trial.run)
     judge = judge_text if trial.preset.family == "text" else judge_images
-    found = {"model": trial.name, "seed": trial.seed, **judge(config, trial.run, accelerator, trial.probed)}
+    found = {"model": trial.name, "seed": trial.seed, "probed": trial.probed}
+    found = _as_written(found | judge(config, trial.run, accelerator, trial.probed))
+    found["training_seconds"] = found["training_seconds"] or seconds
     accelerator.end_training()
-    written = json.dumps(found, indent=1, allow_nan=False)
     partial = file.with_suffix(".partial")
-    partial.write_text(written + "\n")
+    partial.write_text(json.dumps(found, indent=1) + "\n")
     partial.replace(file)
-    as_written: dict[str, Any] = json.loads(written)
-    return as_written
+    return found
 
 
 def shared(outcomes: Sequence[Mapping[str, Any]], preset: Preset) -> dict[str, Any]:
     """What a result says once of all its trials: data, preset, and of each run what is its own."""
-    common = {key: value for key, value in flatten(preset.config()).items() if key not in ("data.name", "seed")}
+    base = _as_written(flatten(preset.config()))
+    common = {key: value for key, value in base.items() if key not in ("data.name", "seed")}
     runs = [
-        {name: value for name, value in one.items() if name not in ("data", "config")}
+        {name: value for name, value in one.items() if name not in ("data", "config", "probed")}
         | {"overrides": {key: one["config"][key] for key in common if one["config"][key] != common[key]}}
         for one in outcomes
     ]
     data = outcomes[0]["data"]
     return {"data": data, "preset": {**asdict(preset), "data": data["name"]}, "config": common, "runs": runs}
+
+
+def _as_written(found: dict[str, Any]) -> dict[str, Any]:
+    """As JSON reads it back, where a tuple is a list."""
+    read: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
+    return read
