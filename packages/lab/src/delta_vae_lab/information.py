@@ -67,8 +67,8 @@ def active_units(mean: Tensor, mask: Tensor, threshold: float) -> int:
 
     The variance is over sequences at one step, pooled over steps (within-step sums of squares over their degrees of
     freedom). A posterior mean that moves with t alone, whatever x, is thus not active; and the last steps, which few
-    sequences reach, need no count of their own. The usual thresholds are for priors of variance about 1, as all are here
-    but a trained LSTM, whose scale is its own.
+    sequences reach, need no count of their own. The usual thresholds are for priors of variance about 1: all but a
+    trained LSTM, whose scale is its own.
     """
     beyond = ~mask.bool().cpu().unsqueeze(-1)
     count = mask.sum(0).cpu()
