@@ -71,11 +71,11 @@ def figures(result: Mapping[str, Any]) -> dict[str, Figure]:
                 _lines(axis, runs, metric, colour, name)
         committed = result["runs"][0]["heldout"]["committed_rate_nats"]
         axes[0].axhline(committed, color=_COLOURS[0], linestyle=":", linewidth=1, label="committed by the δ-VAE")
-        axes[0].set_yscale("symlog", linthresh=1e-2)
+        axes[0].set_yscale("log")
         unit = "nats an image" if "images" in result["runs"][0]["heldout"] else "nats a sentence"
-        axes[0].set(title="Rate, held out", xlabel="step", ylabel=f"{unit}, linear below 0.01")
+        axes[0].set(title="Rate, held out", xlabel="step", ylabel=unit)
         axes[1].set(title="Shuffle gap, held out", xlabel="step", ylabel=unit)
-        axes[0].legend(fontsize="small")
+        axes[0].legend(fontsize="small", loc="center right")
     return {"curves": figure}
 
 
