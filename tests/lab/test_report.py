@@ -1,11 +1,24 @@
-"""Tables of results, rendered into Markdown."""
+"""Tables and figures of results in Markdown: how they are rendered, and that the committed documents are up to date."""
 
+import base64
+import io
 import json
+import re
+import statistics
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
-from delta_vae_lab.report import render
+from delta_vae_lab.experiments import experiment_figures
+from delta_vae_lab.report import main, render
+
+ROOT = Path(__file__).parents[2]
+SLOW_FACTOR = ROOT / "results/reproduction/slow-factor.json"
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"<!-- (results|figures) (\S+) -->\n(.*?)<!-- /\1 -->", re.DOTALL)
 
 DOCUMENT = "before\n<!-- results results/*.json -->\nstale\n<!-- /results -->\nafter\n"
 
@@ -109,10 +122,183 @@ def test_benchmarks_have_a_row_a_measurement_with_medians_alone(tmp_path: Path) 
 
 
 def test_an_experiment_is_shown_as_its_own_table() -> None:
-    root = Path(__file__).parents[2]
-    rendered = render("<!-- results results/slow-factor.json -->\n<!-- /results -->", root)
-    written = json.loads((root / "results/slow-factor.json").read_text())
-    known = written["data"]["source"]["information_nats"]
-    assert rendered.startswith("<!-- results results/slow-factor.json -->\n```text\nsynthetic-slow-factor, scale small")
+    rendered = render("<!-- results results/reproduction/slow-factor.json -->\n<!-- /results -->", ROOT)
+    known = json.loads(SLOW_FACTOR.read_text())["data"]["source"]["information_nats"]
+    opening = "<!-- results results/reproduction/slow-factor.json -->\n```text\nsynthetic-slow-factor, scale small"
+    assert rendered.startswith(opening)
     assert f"the factor is worth at most {known:.3f}" in rendered
     assert rendered.endswith("```\n<!-- /results -->")
+
+
+def test_backticks_in_what_a_model_wrote_do_not_end_its_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("delta_vae_lab.report.render_experiment", lambda result: "It wrote\n```\nthis.")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/text.json").write_text('{"experiment": "text"}')
+    assert "\n````text\nIt wrote\n```\nthis.\n````\n" in render(DOCUMENT, tmp_path)
+
+
+def page(folder: Path, results: Path, block: str) -> Path:
+    """folder/docs/page.md with one block of folder/results/*.json, of which `results` is one."""
+    (folder / "results").mkdir()
+    (folder / "results" / results.name).write_bytes(results.read_bytes())
+    (folder / "docs").mkdir()
+    document = folder / "docs/page.md"
+    document.write_text(f"before\n<!-- {block} ../results/*.json -->\n<!-- /{block} -->\nafter\n")
+    return document
+
+
+def report(*documents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["report", *map(str, documents)])
+    main()
+
+
+def test_a_figure_is_drawn_beside_the_document_that_refers_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = page(tmp_path, SLOW_FACTOR, "figures")
+    report(document, monkeypatch=monkeypatch)
+    caption = "A slow factor of a source known exactly (recovered, synthetic-slow-factor)"
+    written = document.read_text()
+    assert f"-->\n![{caption}](figures/slow-factor-recovered.svg)\n<!--" in written
+    drawn = list((tmp_path / "docs/figures").iterdir())
+    assert [file.name for file in drawn] == ["slow-factor-recovered.svg"]
+    before = drawn[0].read_bytes()
+    report(document, monkeypatch=monkeypatch)
+    assert document.read_text() == written
+    assert drawn[0].read_bytes() == before
+
+
+def test_a_figure_of_pictures_is_kept_as_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    Image.new("L", (16, 12), 128).save(file, "PNG")
+    run = {"model": "a model", "grid": base64.b64encode(file.getvalue()).decode()}
+    result = {"experiment": "fixed-z", "preset": {}, "data": {"name": "digits"}, "seeds": [0], "runs": [run]}
+    source = tmp_path / "fixed-z-digits.json"
+    source.write_text(json.dumps(result))
+    document = page(tmp_path, source, "figures")
+    report(document, monkeypatch=monkeypatch)
+    assert "![Many images of one z (grids, digits)](figures/fixed-z-digits-grids.png)" in document.read_text()
+    assert [file.name for file in (tmp_path / "docs/figures").iterdir()] == ["fixed-z-digits-grids.png"]
+
+
+def test_what_cannot_be_rendered_is_one_line_and_leaves_the_document_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = page(tmp_path, SLOW_FACTOR, "figures")
+    (tmp_path / "results/slow-factor.json").unlink()
+    before = document.read_text()
+    with pytest.raises(SystemExit, match="2"):
+        report(document, monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"../results/*.json: no results of that name in {document.parent}; run them, or correct the comment" in error
+    assert document.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ({"experiment": "table-1"}, r"results/\*\.json: has no figures; leave the block out"),
+        ({"run": "a-delta-vae"}, "a figures block is of experiments alone; those of a run are in its own folder"),
+    ],
+)
+def test_what_has_no_figures_is_refused(tmp_path: Path, result: dict[str, Any], message: str) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/one.json").write_text(json.dumps(result))
+    with pytest.raises(ValueError, match=message):
+        render(DOCUMENT.replace("results results", "figures results").replace("/results -->", "/figures -->"), tmp_path)
+
+
+def test_runs_and_experiments_are_no_one_block(tmp_path: Path) -> None:
+    write(tmp_path, "a-decoder", {**IMAGES, "bits_per_dim": 1.75, "bits_per_dim_stderr": 0.03})
+    (tmp_path / "results/b.json").write_text('{"experiment": "table-1"}')
+    with pytest.raises(ValueError, match="results of experiment and run in one block: give each kind a block"):
+        render(DOCUMENT, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "<!-- results a.json -->\nnever closed\n",
+        "<!-- results a.json -->\nclosed too late\n<!-- results b.json -->\n<!-- /results -->\n",
+        "<!-- figures a.json -->\nby the wrong comment\n<!-- /results -->\n",
+        "<!-- results a.json b.json -->\ntwo names\n<!-- /results -->\n",
+    ],
+)
+def test_a_block_that_would_be_passed_over_or_swallow_what_follows_is_refused(document: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no block, or within another; give it one GLOB, a line of its own, and a"):
+        render(document, tmp_path)
+
+
+def test_the_figure_of_the_slow_factor_shows_means_over_seeds() -> None:
+    result = json.loads(SLOW_FACTOR.read_text())
+    (figure,) = experiment_figures(result).values()
+    accuracies, nats = figure.axes
+
+    def over_seeds(metric: str) -> list[float]:
+        values: dict[str, list[float]] = {}
+        for run in result["runs"]:
+            values.setdefault(run["model"], []).append(run["metrics"][metric])
+        return [statistics.mean(values[model]) for model in ("delta_vae", "ordinary_vae")]
+
+    bars = {container.get_label(): [bar.get_height() for bar in container] for container in nats.containers[1::2]}
+    assert set(bars) == {"rate, training prior", "of it committed", "rate, auxiliary prior", "I(x; z)", "shuffle gap"}
+    assert bars["rate, training prior"] == pytest.approx(over_seeds("rate_nats"))
+    assert bars["shuffle gap"] == pytest.approx(over_seeds("shuffle_gap_nats"))
+    points = {container.get_label(): list(container[0].get_ydata()) for container in accuracies.containers}
+    assert points["a draw of z, mean over steps"] == pytest.approx(over_seeds("pooled_sample_accuracy"))
+    assert points["posterior means, mean over steps"] == pytest.approx(over_seeds("pooled_accuracy"))
+    lines = {str(line.get_label()): line.get_ydata()[0] for line in accuracies.lines}
+    assert lines["best possible"] == pytest.approx(over_seeds("bayes_accuracy")[0])
+    assert lines["bag of words"] == pytest.approx(over_seeds("bag_of_words_accuracy")[0])
+    assert lines["chance"] == 0.5
+
+
+def name(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+@pytest.mark.parametrize(
+    ("document", "place"),
+    [
+        pytest.param(document, place, id=f"{name(document)} {kind} {glob.replace('../', '')}")
+        for document in DOCUMENTS
+        for place, (kind, glob, _) in enumerate(BLOCK.findall(document.read_text()))
+    ],
+)
+def test_a_committed_block_is_what_the_committed_results_say(document: Path, place: int) -> None:
+    """Of figures the line that refers to them; their pixels are another matplotlib's."""
+    block = list(BLOCK.finditer(document.read_text()))[place]
+    _, glob, content = block.groups()
+    if not content and not list(document.parent.glob(glob)):
+        pytest.skip(f"no results yet of {glob}: its block is empty")
+    assert render(block[0], document.parent) == block[0]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_comment_that_opens_a_block_is_one(document: Path) -> None:
+    text = document.read_text()
+    assert len(BLOCK.findall(text)) == len(re.findall(r"<!-- (?:results|figures)\b", text))
+
+
+def linked(document: Path) -> list[tuple[str, str]]:
+    """File and heading of the links to other documents and of the pictures."""
+    found = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", document.read_text())
+    return [(file, heading) for file, heading in found if not file.startswith(("http:", "https:"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_what_a_document_links_to_exists(document: Path) -> None:
+    for file, heading in linked(document):
+        target = document.parent / file if file else document
+        assert target.exists(), f"{name(document)} refers to {file}"
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            anchors = [re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings]
+            assert heading in anchors, f"{name(document)} refers to #{heading} of {file}"
+
+
+def test_no_figure_is_left_that_no_document_shows() -> None:
+    shown = {(document.parent / file).resolve() for document in DOCUMENTS for file, _ in linked(document)}
+    drawn = {file.resolve() for file in (ROOT / "docs").rglob("figures/*")}
+    assert drawn <= shown

@@ -11,8 +11,8 @@ import torch
 
 from delta_vae_lab import run_folder
 from delta_vae_lab.configuration import load_config
-from delta_vae_lab.run_folder import RunFolder, commit, describe_device
-from delta_vae_lab.sections import PriorSection, TextRunConfig
+from delta_vae_lab.run_folder import RunFolder, commit, describe_device, provenance
+from delta_vae_lab.sections import PriorSection, RunConfig, TextRunConfig
 
 
 def config_with(seed: int = 0, log_every: int = 50) -> TextRunConfig:
@@ -150,3 +150,8 @@ def test_results_say_what_an_auxiliary_prior_was_fitted_to(tmp_path: Path) -> No
     config.auxiliary_prior.fit_to = "runs/first/model"
     run.write_results({}, config, "x86_64 CPU", {"name": "builtin"})
     assert json.loads(run.results_file.read_text())["fitted_to"] == "runs/first/model"
+
+
+def test_an_installed_command_is_named_without_the_machine_s_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [str(Path.home() / "venv/bin/delta-vae"), "reproduce", "figure-1"])
+    assert provenance(RunConfig(), "x86_64 CPU")["command"] == "delta-vae reproduce figure-1"

@@ -1,7 +1,10 @@
-"""Tables of committed results, rendered into Markdown between two comments.
+"""Markdown documents whose tables and figures are those of committed results.
 
-`python -m delta_vae_lab.report README.md` renders every `<!-- results GLOB -->` ... `<!-- /results -->` of the file
-anew, from the results.json files that GLOB names, relative to the file's folder.
+`python -m delta_vae_lab.report FILE.md ...` renders anew what stands between two comments, from the JSON files that
+GLOB names, relative to the folder of FILE.md:
+
+    <!-- results GLOB --> ... <!-- /results -->    the tables of runs, benchmarks or experiments
+    <!-- figures GLOB --> ... <!-- /figures -->    the figures of experiments, drawn into figures/ beside FILE.md
 """
 
 from __future__ import annotations
@@ -9,156 +12,130 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from delta_vae_lab.estimates import Estimate
-from delta_vae_lab.experiments import render_experiment
-from delta_vae_lab.modality import IMAGES, TEXT, Modality, modality_of
+from matplotlib.figure import Figure
 
-_BLOCK = re.compile(r"(<!-- results (\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+from delta_vae_lab.console import one_line_errors
+from delta_vae_lab.experiments import experiment_figures, render_experiment, stem
+from delta_vae_lab.figures import save_figure
+from delta_vae_lab.result_tables import benchmark_table, results_table
 
-# Column heads, and the metric that stands below each.
-_COLUMNS = {
-    TEXT: {
-        "rate": "rate_nats",
-        "committed": "committed_rate_nats",
-        "slack": "slack_nats",
-        "I(x; z \\| n)": "mutual_information_given_length_nats",
-        "shuffle gap": "shuffle_gap_nats",
-        "distortion": "distortion_nats",
-        "rate, auxiliary prior": "auxiliary_rate_nats",
-        "negative ELBO a token": "nats_per_token",
-        "the same, auxiliary prior": "auxiliary_nats_per_token",
-        "perplexity a word, auxiliary prior": "auxiliary_perplexity_per_word",
-    },
-    IMAGES: {
-        "rate": "rate_nats",
-        "committed": "committed_rate_nats",
-        "slack": "slack_nats",
-        "I(x; z)": "mutual_information_nats",
-        "shuffle gap": "shuffle_gap_nats",
-        "distortion": "distortion_nats",
-        "rate, auxiliary prior": "auxiliary_rate_nats",
-        "bits/dim (rate)": "bits_per_dim",
-        "the same, auxiliary prior": "auxiliary_bits_per_dim",
-    },
-}
-_RATES = {"rate_nats", "committed_rate_nats", "slack_nats", "auxiliary_rate_nats"}
+_BLOCK = re.compile(r"(<!-- (results|figures) (\S+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+_OPENING = re.compile(r"<!-- (?:results|figures)\b.*")
+
+FIGURES = "figures"
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """A figure of an experiment; a picture in it is kept as pixels, everything else as lines."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+    @property
+    def suffix(self) -> str:
+        return ".png" if any(axis.images for axis in self.figure.axes) else ".svg"
 
 
 def render(document: str, folder: Path) -> str:
-    """The document with every results block rendered from the files it names."""
+    """The document with every block rendered from the files it names; nothing is written."""
 
     def block(match: re.Match[str]) -> str:
-        paths = sorted(folder.glob(match[2]))
-        if not paths:
-            raise ValueError(f"{match[2]}: no results of that name in {folder}; run them, or correct the comment")
-        return f"{match[1]}{_table([json.loads(path.read_text()) for path in paths])}\n{match[3]}"
+        results = _results(match[3], folder)
+        content = _tables(results) if match[2] == "results" else _references(match[3], results)
+        return f"{match[1]}{content}\n{match[4]}"
 
+    _refuse_open_blocks(document)
     return _BLOCK.sub(block, document)
 
 
-def _table(results: Sequence[Mapping[str, Any]]) -> str:
+def draw(document: str, folder: Path) -> None:
+    """Write the figures that the document's blocks refer to into folder/figures."""
+    for _, kind, glob, _ in _BLOCK.findall(document):
+        if kind == "figures":
+            for drawing in _drawings(_results(glob, folder)):
+                save_figure(drawing.figure, folder / FIGURES, drawing.name)
+                other = {".svg": ".png", ".png": ".svg"}[drawing.suffix]
+                (folder / FIGURES / f"{drawing.name}{other}").unlink()
+
+
+def _results(glob: str, folder: Path) -> list[dict[str, Any]]:
+    paths = sorted(folder.glob(glob))
+    if not paths:
+        raise ValueError(f"{glob}: no results of that name in {folder}; run them, or correct the comment")
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def _refuse_open_blocks(document: str) -> None:
+    """A block runs to the next comment that closes one of its kind, and must not swallow what is no part of it."""
+    closed = {match.start() for match in _BLOCK.finditer(document)}
+    for opening in _OPENING.finditer(document):
+        if opening.start() not in closed:
+            kind = opening[0].split()[1]
+            remedy = f"give it one GLOB, a line of its own, and a <!-- /{kind} --> before the next block"
+            raise ValueError(f"{opening[0]}: is no block, or within another; {remedy}")
+
+
+def _tables(results: Sequence[Mapping[str, Any]]) -> str:
     """Runs, benchmarks or experiments: each kind of result as it is best read."""
-    if all("benchmark" in result for result in results):
+    kinds = {next((kind for kind in ("benchmark", "experiment") if kind in result), "run") for result in results}
+    if len(kinds) > 1:
+        raise ValueError(f"results of {' and '.join(sorted(kinds))} in one block: give each kind a block of its own")
+    if kinds == {"benchmark"}:
         return benchmark_table(results)
-    if all("experiment" in result for result in results):
-        return "\n\n".join(f"```text\n{render_experiment(dict(result))}\n```" for result in results)
+    if kinds == {"experiment"}:
+        return "\n\n".join(_fenced(render_experiment(result)) for result in results)
     return results_table(results)
 
 
-def benchmark_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """The medians of benchmarks of one kind, one row each, and a line on where they are from."""
-    names = [name for name in results[0]["rows"][0] if not name.endswith(("_min", "_max"))]
-    heads = ["threads", *(name.removesuffix("_s").replace("_", " ") for name in names)]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+def _fenced(text: str) -> str:
+    """The text as a code block, which backticks of its own do not end."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _references(glob: str, results: Sequence[Mapping[str, Any]]) -> str:
+    """A line for every figure of the results, as Markdown."""
+    lines = [f"![{drawing.caption}]({FIGURES}/{drawing.name}{drawing.suffix})" for drawing in _drawings(results)]
+    if not lines:
+        raise ValueError(f"{glob}: has no figures; leave the block out")
+    return "\n\n".join(lines)
+
+
+def _drawings(results: Sequence[Mapping[str, Any]]) -> Iterator[_Drawing]:
     for result in results:
-        for row in result["rows"]:
-            cells = [result["threads"], *(_figure(row[name], name) for name in names)]
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-    where = {f"{result['device']}, torch {result['versions']['torch']}" for result in results}
-    return "\n".join([*lines, "", f"{' '.join(results[0]['notes'])} {'; '.join(sorted(where))}."])
+        if "experiment" not in result:
+            raise ValueError("a figures block is of experiments alone; those of a run are in its own folder")
+        for name, figure in experiment_figures(result).items():
+            what = name.removeprefix(f"{stem(result)}-").replace("_", " ")
+            yield _Drawing(name, _caption(result, what), figure)
 
 
-def _figure(value: float, name: str) -> str:
-    return f"{value:,.3g} s" if name.endswith("_s") else f"{value:,.0f}"
-
-
-def results_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """One row a run, in nats a sentence or image ± standard error, and a line on where they are from."""
-    kind = modality_of(results[0]["metrics"])
-    if any(modality_of(result["metrics"]) is not kind for result in results):
-        raise ValueError("results of text and of images in one table: give each a block of its own")
-    columns, timed = _COLUMNS[kind], any("training_seconds" in result["metrics"] for result in results)
-    heads = ["run", *columns, *(["training hours"] if timed else [])]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    ordered = sorted(results, key=lambda result: (_has_latents(result), result["metrics"]["committed_rate_nats"]))
-    for result in ordered:
-        cells = [result["run"], *(_cell(result, name) for name in columns.values())]
-        lines.append(f"| {' | '.join([*cells, *([_hours(result)] if timed else [])])} |")
-    return "\n".join([*lines, "", _sources(ordered, kind)])
-
-
-def _has_latents(result: Mapping[str, Any]) -> bool:
-    return "latent_dim" in result["metrics"]
-
-
-def _cell(result: Mapping[str, Any], name: str) -> str:
-    metrics = result["metrics"]
-    if not _has_latents(result) and name not in _RATES:
-        name = name.removeprefix("auxiliary_")  # its one bound is what it is under either prior
-    if f"{name}_stderr" not in metrics or (name in _RATES and not _has_latents(result)):
-        return "-"
-    rate = name.replace("bits_per_dim", "rate_bits_per_dim")
-    share = f" ({metrics[rate]:.4f})" if rate != name and _has_latents(result) else ""
-    return f"{Estimate.of(metrics, name)}{share}"
-
-
-def _hours(result: Mapping[str, Any]) -> str:
-    """Of training, if it was never interrupted."""
-    seconds = result["metrics"].get("training_seconds")
-    return "-" if seconds is None else f"{seconds / 3600:.2f}"
-
-
-def _fitted(result: Mapping[str, Any]) -> str:
-    return f" of fitting an auxiliary prior to {result['fitted_to']}" if "fitted_to" in result else ""
-
-
-def _sources(results: Sequence[Mapping[str, Any]], kind: Modality) -> str:
-    """What the rows have in common, and what they do not, without repeating it."""
-    seeds: dict[str, set[int]] = {}
-    for result in results:
-        metrics = result["metrics"]
-        where = (
-            f"{result['data']['name']}, {metrics[kind.examples]:,} held-out {kind.examples} of {_size(result, kind)}, "
-            f"{metrics['steps']:,} steps{_fitted(result)}, {result['device']}, torch {result['versions']['torch']}"
-        )
-        seeds.setdefault(where, set()).add(result["seed"])
-    sources = [f"{where}, seed {' and '.join(map(str, sorted(seeds[where])))}" for where in seeds]
-    parts = ", that of the rate in parentheses" if kind is IMAGES else ""
-    return (
-        f"Nats {kind.an_example} ± standard error over {kind.examples}; bounds in {kind.bound_unit}{parts}. "
-        f"{'; '.join(sources)}. Command, commit and data fingerprint are in each results file."
-    )
-
-
-def _size(result: Mapping[str, Any], kind: Modality) -> str:
-    """The tokens of all sentences, or the dimensions and levels of one image: bits/dim only compare at one of each."""
-    units = result["metrics"][kind.units]
-    if kind is TEXT:
-        return f"{units:,} tokens"
-    levels = f" at {result['data']['levels']} levels" if "levels" in result["data"] else ""
-    return f"{units // result['metrics'][kind.examples]:,} dimensions{levels}"
+def _caption(result: Mapping[str, Any], what: str) -> str:
+    """The experiment's title, what the figure is of, and the data."""
+    module = import_module(f"delta_vae_lab.experiments.{result['experiment'].replace('-', '_')}")
+    about = [what, *([result["data"]["name"]] if "data" in result else [])]
+    return f"{module.TITLE} ({', '.join(about)})"
 
 
 def main() -> None:
-    """Render the results blocks of the Markdown files named on the command line."""
-    parser = argparse.ArgumentParser(description="Render the tables of committed results in Markdown files.")
+    """Render the blocks of the Markdown files named on the command line, and draw their figures."""
+    parser = argparse.ArgumentParser(description="Render the tables and figures of committed results in Markdown.")
     parser.add_argument("files", nargs="+", type=Path)
-    for file in parser.parse_args().files:
-        file.write_text(render(file.read_text(encoding="utf-8"), file.parent), encoding="utf-8")
+    parser.add_argument("--debug", action="store_true", help="show where an error was raised")
+    arguments = parser.parse_args()
+    with one_line_errors(arguments.debug):
+        for file in arguments.files:
+            document = render(file.read_text(encoding="utf-8"), file.parent)
+            draw(document, file.parent)
+            file.write_text(document, encoding="utf-8")
 
 
 if __name__ == "__main__":

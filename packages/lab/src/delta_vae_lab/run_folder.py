@@ -134,12 +134,18 @@ def provenance(config: RunConfig, device: str) -> dict[str, Any]:
     """Where a result comes from: command, commit, seed, device and versions."""
     versions = {name: metadata.version(name) for name in _REPORTED_VERSIONS}
     return {
-        "command": shlex.join(sys.argv),
+        "command": shlex.join([_program(), *sys.argv[1:]]),
         "commit": commit(),
         "seed": config.seed,
         "device": device,
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)} | versions,
     }
+
+
+def _program() -> str:
+    """What was run: a script as it was named, an installed command by its name alone."""
+    program = Path(sys.argv[0])
+    return program.name if program.is_absolute() else str(program)
 
 
 def commit() -> str | None:

@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import torch
+from matplotlib.figure import Figure
 
 from delta_vae_lab.configuration import flatten, load_config
 from delta_vae_lab.data import heldout_batches, tokenize
@@ -21,6 +23,7 @@ from delta_vae_lab.data.synthetic import NAME, SlowFactorSource, SlowFactorText,
 from delta_vae_lab.estimates import Estimate, mean
 from delta_vae_lab.evaluation import evaluate
 from delta_vae_lab.experiments.request import Request
+from delta_vae_lab.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
 from delta_vae_lab.probe import probe, text_examples
 from delta_vae_lab.run_folder import RunFolder, describe_device
 from delta_vae_lab.sections import TextRunConfig
@@ -114,6 +117,86 @@ _ROWS = {
     "bag_of_words_accuracy": "probe of the factor, bag of words",
     "bayes_accuracy": "best possible",
 }
+
+
+def figures(result: Mapping[str, Any]) -> dict[str, Figure]:
+    """What a linear classifier tells of the factor, and what z costs and is used for; means over seeds."""
+    seeds, examples = result["seeds"], result["runs"][0]["metrics"]["heldout_examples"]
+    over_seeds, several = result["over_seeds"], len(seeds) > 1
+    told = over_seeds["delta_vae"] | {"chance_accuracy": result["data"]["source"]["chance_accuracy"]}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+        figure.suptitle(
+            f"{result['data']['name']}, n = {examples:,} held-out sentences, "
+            f"seed{'s' if several else ''} {', '.join(map(str, seeds))}"
+            f"{'; bars: standard error over seeds' if several else ''}",
+            x=0.01,
+            ha="left",
+        )
+        accuracies, nats = figure.subplots(1, 2)
+        for name, (label, line) in _REFERENCES.items():
+            accuracies.axhline(told[name], label=label, zorder=1, **line)
+        for one in _series(over_seeds, _PROBED):
+            points: dict[str, Any] = {"marker": "o", "linestyle": "none", "capsize": 3}
+            accuracies.errorbar(one.x, one.y, yerr=one.error, color=one.colour, label=one.label, **points)
+        accuracies.set(ylim=(0, 1.02), ylabel="accuracy, held out", title="Linear probe of the factor")
+        for one in _series(over_seeds, _NATS):
+            width = 0.9 * _GROUP / len(_NATS)
+            nats.bar(one.x, one.y, width, yerr=one.error, color=one.colour, label=one.label, error_kw={"elinewidth": 1})
+        nats.axhline(0, color=BLACK, linewidth=0.8)
+        nats.set(ylabel="nats a sentence", title="What z costs, and what it is used for")
+        for axis in (accuracies, nats):
+            axis.set(xticks=range(len(_MODELS)), xticklabels=_MODELS.values(), xlim=(-0.5, len(_MODELS) - 0.5))
+            axis.grid(visible=False, axis="x")
+            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
+    return {"recovered": figure}
+
+
+_GROUP = 0.8  # of the distance from model to model is for the metrics of one
+_MODELS = {"delta_vae": "δ-VAE", "ordinary_vae": "ordinary VAE"}
+_PROBED = {
+    "pooled_sample_accuracy": ("a draw of z, mean over steps", VERMILION),
+    "pooled_accuracy": ("posterior means, mean over steps", BLUE),
+}
+# The same for both models. The bag of words is drawn broad, beneath: it can be as good as the best possible.
+_REFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
+    "bag_of_words_accuracy": ("bag of words", {"color": SKY, "linewidth": 5, "alpha": 0.5}),
+    "bayes_accuracy": ("best possible", {"color": BLACK, "linewidth": 1}),
+    "chance_accuracy": ("chance", {"color": BLACK, "linewidth": 1, "linestyle": "--"}),
+}
+_NATS = {
+    "rate_nats": ("rate, training prior", VERMILION),
+    "committed_rate_nats": ("of it committed", BLUE),
+    "auxiliary_rate_nats": ("rate, auxiliary prior", PURPLE),
+    "mutual_information_nats": ("I(x; z)", GREEN),
+    "shuffle_gap_nats": ("shuffle gap", ORANGE),
+}
+
+
+@dataclass(frozen=True)
+class _Series:
+    """A metric of every model: where it is drawn beside the others, its values, and the errors there are."""
+
+    label: str
+    colour: str
+    x: list[float]
+    y: list[float]
+    error: list[float]
+
+
+def _series(over_seeds: Mapping[str, Mapping[str, float]], metrics: Mapping[str, tuple[str, str]]) -> list[_Series]:
+    offsets = [(place + 0.5) * _GROUP / len(metrics) - _GROUP / 2 for place in range(len(metrics))]
+    columns = [over_seeds[model] for model in _MODELS]
+    return [
+        _Series(
+            label,
+            colour,
+            x=[place + offset for place in range(len(columns))],
+            y=[column[name] for column in columns],
+            error=[column.get(f"{name}_stderr", 0.0) for column in columns],
+        )
+        for offset, (name, (label, colour)) in zip(offsets, metrics.items(), strict=True)
+    ]
 
 
 def _run_one(model: str, config: TextRunConfig, data: SlowFactorText, probed: int, folder: RunFolder) -> dict[str, Any]:
