@@ -187,8 +187,13 @@ def test_the_command_runs_as_a_program(image_model: Path) -> None:
     ("arguments", "message"),
     [
         (["slow-facter"], "reproduce 'slow-facter': no such experiment; did you mean 'slow-factor'?"),
-        (["figure-99"], "reproduce 'figure-99': no such experiment; there are: slow-factor"),
-        (["slow-factor", "--scale", "huge"], "scale='huge': there is no such scale of the slow factor; choose from"),
+        (
+            ["everything"],
+            "reproduce 'everything': no such experiment; there are: figure-1, price-of-information, table-1",
+        ),
+        (["slow-factor", "--scale", "huge"], "scale='huge': slow-factor has no such scale; choose from smoke, small"),
+        (["table-1", "--scale", "smoke", "--jobs", "0"], "jobs=0: train 1 or more models at a time"),
+        (["table-1", "--data", "no/such/images"], "data 'no/such/images'"),
         (["slow-factor", "--seed", "1", "--seed", "1"], "seeds=[1, 1]: give one or more, each once"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -201,6 +206,14 @@ def test_an_experiment_that_does_not_exist_is_refused_in_one_line(
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert message in line
     assert not (tmp_path / "out").exists()
+
+
+def test_an_experiment_is_asked_for_with_these_options() -> None:
+    result = run("reproduce", "--help")
+    assert result.exit_code == 0, result.output
+    for option in ("--scale", "--seed", "--data", "--probe-data", "--output", "--jobs", "--json", "--debug"):
+        assert f"  {option} " in result.stdout, option
+    assert "  delta-vae reproduce figure-4 --jobs 2\n" in result.stdout
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The slow-factor experiment at its smallest: everything is wired, and says what it is of. Nothing is claimed of it."""
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ from accelerate.state import AcceleratorState
 from delta_vae import DeltaVaeForCausalLM
 from delta_vae_lab.data import load_tokenizer
 from delta_vae_lab.data.synthetic import slow_factor_text
-from delta_vae_lab.experiments.slow_factor import SCALES, recovered, render, run
+from delta_vae_lab.experiments import experiment_figures, render_experiment, reproduce
+from delta_vae_lab.experiments.request import Request
+from delta_vae_lab.experiments.slow_factor import SCALES, recovered, run
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +24,7 @@ def _fresh_accelerator() -> Iterator[None]:
 
 
 def test_smoke(tmp_path: Path) -> None:
-    result = run("smoke", [0, 1], tmp_path / "out")
+    result, table = reproduce("slow-factor", Request("smoke", (0, 1), tmp_path / "out"))
     assert json.loads((tmp_path / "out/slow-factor.json").read_text()) == result
     assert [(one["model"], one["seed"]) for one in result["runs"]] == [
         ("delta_vae", 0),
@@ -50,11 +53,20 @@ def test_smoke(tmp_path: Path) -> None:
     assert over["distortion_nats"] == pytest.approx(sum(values) / 2)
     assert over["distortion_nats_stderr"] == pytest.approx(abs(values[0] - values[1]) / 2)
 
-    table = render(result)
+    with (tmp_path / "out/slow-factor.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["model"], int(row["seed"])) for row in rows] == [(one["model"], one["seed"]) for one in result["runs"]]
+    assert float(rows[3]["metrics_rate_nats"]) == result["runs"][3]["metrics"]["rate_nats"]
+
+    written = json.loads((tmp_path / "out/slow-factor.json").read_text())
+    assert render_experiment(written) == table
+    for name in experiment_figures(written):
+        assert (tmp_path / f"out/figures/{name}.png").exists()
+        assert (tmp_path / f"out/figures/{name}.svg").exists()
     assert "seeds 0, 1" in table
     assert f"H(x) = {source.entropy_nats:.3f}" in table
 
-    folder = tmp_path / "out/delta_vae-seed-0/model"
+    folder = tmp_path / "out/models/slow-factor-delta_vae-seed-0/model"
     ids = load_tokenizer(str(folder))(data.text.heldout[0], return_tensors="pt").input_ids
     assert DeltaVaeForCausalLM.from_pretrained(folder).encode(ids).mean.shape == (1, 7, 1)
 
@@ -72,20 +84,23 @@ def test_recovered_means_5_standard_errors_over_chance_at_every_seed(accuracies:
     assert recovered(runs) == verdict
 
 
-@pytest.mark.parametrize(
-    ("scale", "seeds", "message"),
-    [
-        ("paper", [0], r"scale='paper': there is no such scale of the slow factor; choose from \['smoke', 'small'\]"),
-        ("smoke", [], r"seeds=\[\]: give one or more, each once"),
-        ("smoke", [1, 1], r"seeds=\[1, 1\]: give one or more, each once"),
-    ],
-)
-def test_what_there_is_no_such_experiment_of(tmp_path: Path, scale: Any, seeds: list[int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        run(scale, seeds, tmp_path / "out")
+def test_models_that_are_there_are_judged_and_not_trained_again(tmp_path: Path) -> None:
+    request = Request("smoke", (3,), tmp_path / "out")
+    first = run(request)
+    files = (tmp_path / "out/models").glob("*/checkpoints/*/model.safetensors")
+    trained = {file: file.stat().st_mtime_ns for file in files}
+    assert len(trained) == 2
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert run(request) == first
+    assert {file: file.stat().st_mtime_ns for file in trained} == trained
 
 
-def test_an_output_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"output=.*: is not empty; choose another folder"):
-        run("smoke", [0], tmp_path)
+def test_a_folder_of_other_models_is_left_alone(tmp_path: Path) -> None:
+    run(Request("smoke", (0,), tmp_path))
+    file = tmp_path / "models/slow-factor-delta_vae-seed-0/config.yaml"
+    file.write_text(file.read_text().replace("batch_size: 8\n", "batch_size: 4\n"))
+    message = r"slow-factor-delta_vae-seed-0 was started with another config; differing keys: optimization.batch_size"
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(ValueError, match=message) as error:
+        run(Request("smoke", (0,), tmp_path))
+    assert "\n" not in str(error.value)

@@ -65,7 +65,9 @@ def reproduce(name: str, request: Request) -> tuple[dict[str, Any], str]:
 
 def stem(result: Mapping[str, Any]) -> str:
     """What the files of a result are called."""
-    return f"{result['experiment']}-{result['data']['name']}" if "preset" in result else str(result["experiment"])
+    if "preset" not in result:
+        return str(result["experiment"])
+    return f"{result['experiment']}-{result['data']['name'].replace('/', '-')}"  # a Hub data set is called OWNER/NAME
 
 
 def render_experiment(result: Mapping[str, Any]) -> str:
@@ -94,7 +96,7 @@ def _write(result: Mapping[str, Any], output: Path) -> None:
 
 def _write_csv(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     """A row a model: its name and seed, and every number that was measured of it, led by where it was."""
-    parts = ("metrics", "heldout", "train", "probe")
+    parts = ("metrics", "heldout", "train", "probe", "fixed_z")
     rows = [
         {"model": run["model"], "seed": run["seed"]}
         | {

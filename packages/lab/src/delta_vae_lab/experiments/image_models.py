@@ -32,7 +32,8 @@ def independent_delta_vae(preset: Preset) -> Models:
     """An independent delta-VAE that commits what the low rate does, shared out evenly."""
     latent_dim, *_ = LOW[preset.family]
     delta = low_rate_nats(preset) / (ROWS[preset.family] * latent_dim)
-    return {"independent-delta-vae": ("prior.kind=independent_delta", f"prior.delta={delta:.6f}")}
+    shared_out = (f"prior.latent_dim={latent_dim}", f"prior.delta={delta:.6f}")
+    return {"independent-delta-vae": ("prior.kind=independent_delta", *shared_out)}
 
 
 def low_rate_nats(preset: Preset) -> float:

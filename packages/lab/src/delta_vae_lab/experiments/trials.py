@@ -76,7 +76,9 @@ def image_preset(request: Request) -> Preset:
     """The digits without `data`; else 32 x 32 images, which the paper's sizes take from the Hub's CIFAR-10."""
     data, scale = request.data, request.scale
     if scale == "paper" and data == "builtin":
-        raise ValueError("data='builtin': the paper's sizes are of 32 x 32 images; leave it out for CIFAR-10 of the Hub")
+        raise ValueError(
+            "data='builtin': the paper's sizes are of 32 x 32 images; leave it out for CIFAR-10 of the Hub"
+        )
     if scale == "paper":
         return Preset("images", "paper", data or "uoft-cs/cifar10")
     if data is None or data == "builtin":
