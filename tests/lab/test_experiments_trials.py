@@ -193,17 +193,26 @@ def test_what_data_a_scale_takes_by_itself(tmp_path: Path) -> None:
         ("fixed-z", {"data": "pictures"}, r"data '.*pictures' has no labels; give the built-in digits, or a folder"),
         ("collapse", {"data": "absent/folder/here"}, r"absent/folder/here': no such file or folder"),
         ("collapse", {"data": "pictures", "scale": "smoke"}, r"scale smoke is of the built-in digits alone; choose"),
+        ("figure-1", {"data": "pictures"}, r"data='.*pictures': of no use to figure-1; leave it out"),
+        ("slow-factor", {"jobs": 2}, r"jobs=2: of no use to slow-factor; leave it out"),
+        ("table-1", {"probed": "sentences"}, r"probed='.*sentences': of no use to table-1; leave it out"),
+        (
+            "collapse",
+            {"data": "wide"},
+            r"wide': has images of 16 rows, and the rates of this experiment are those of 32",
+        ),
         ("collapse", {"data": "builtin", "scale": "paper"}, r"data='builtin': the paper's sizes are of 32 x 32 images"),
     ],
 )
 def test_what_cannot_be_reproduced_is_refused_in_one_line(
     tmp_path: Path, name: str, changes: dict[str, Any], message: str
 ) -> None:
-    for folder in ("sentences", "pictures"):
+    for folder in ("sentences", "pictures", "wide"):
         (tmp_path / folder).mkdir()
     (tmp_path / "sentences/train.txt").write_text("a cat sat\non a mat\n" * 20)
     for number in range(40):
         Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / f"pictures/{number:02}.png")
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / f"wide/{number:02}.png")
     settings: dict[str, Any] = {"scale": "small", "seeds": (0,), "output": tmp_path / "out"} | changes
     for key in {"data", "probed"} & changes.keys():
         settings[key] = str(tmp_path / changes[key]) if (tmp_path / changes[key]).exists() else changes[key]

@@ -1,7 +1,8 @@
 """Experiments that set models side by side: `delta-vae reproduce NAME`.
 
-A module each, with TITLE, SCALES, `run(request)`, which trains and measures; and, from the written result alone,
-`render(result)`, a table, and `figures(result)`, if there are any.
+A module each, with TITLE, SCALES, TAKES (what it heeds of a request beside scale, seeds and output) and `run(request)`,
+which trains and measures; and, from the written result alone, `render(result)`, a table, and, where there are any,
+`figures(result)`.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ def reproduce(name: str, request: Request) -> tuple[dict[str, Any], str]:
         raise ValueError(f"scale={request.scale!r}: {name} has no such scale; choose from {', '.join(module.SCALES)}")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds={list(seeds)}: give one or more, each once")
+    for option, given in (("data", request.data), ("probed", request.probed), ("jobs", request.jobs)):
+        if option not in module.TAKES and given not in (None, 1):
+            raise ValueError(f"{option}={given!r}: of no use to {name}; leave it out")
     found = module.run(request)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = provenance(RunConfig(), describe_device(device, 1))

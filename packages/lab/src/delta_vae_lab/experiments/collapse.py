@@ -29,6 +29,7 @@ from delta_vae_lab.figures import BLUE, ORANGE, STYLE, VERMILION
 from delta_vae_lab.verdict import is_collapsed
 
 TITLE = "Collapse without any mitigation"
+TAKES = ("data", "jobs")
 SCALES = ("smoke", "small", "paper")
 _COLOURS = (VERMILION, BLUE, ORANGE)
 

@@ -28,6 +28,7 @@ from delta_vae_lab.randomness import generator
 from delta_vae_priors import AR1Prior, AR1PriorConfig, ar1_committed_rate
 
 TITLE = "Figure 1: the committed rate by alpha and length"
+TAKES: tuple[str, ...] = ()
 SCALES = ("smoke", "small")
 
 SHOWN_ALPHAS = (0.5, 0.8, 0.95)

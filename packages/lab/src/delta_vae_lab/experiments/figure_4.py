@@ -19,7 +19,6 @@ from delta_vae_core import nats_to_bits
 from delta_vae_lab.estimates import Estimate
 from delta_vae_lab.experiments.image_models import (
     ORDINARY,
-    ROWS,
     WITHOUT_LATENTS,
     Models,
     committed_nats,
@@ -28,10 +27,11 @@ from delta_vae_lab.experiments.image_models import (
 from delta_vae_lab.experiments.judging import image_references
 from delta_vae_lab.experiments.request import Request
 from delta_vae_lab.experiments.summaries import about, by_model, cell, errors, in_bits, over_seeds, text_table, told
-from delta_vae_lab.experiments.trials import Preset, image_preset, run_trials, shared, trials
+from delta_vae_lab.experiments.trials import ROWS, Preset, image_preset, run_trials, shared, trials
 from delta_vae_lab.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
 
 TITLE = "Figure 4: rate and distortion of delta-VAEs and their rivals"
+TAKES = ("data", "jobs")
 SCALES = ("smoke", "small", "paper")
 
 # Lowest and highest alpha of the delta-VAEs, which free bits get the committed rates of; weights of the rate.

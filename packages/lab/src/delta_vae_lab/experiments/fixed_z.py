@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from delta_vae import DeltaVaeForImageGeneration, DeltaVaeImageProcessor
-from delta_vae_lab.data.labels import labelled_images
+from delta_vae_lab.data.labels import UNLABELLED, labelled_images
 from delta_vae_lab.experiments.image_models import HIGH, LOW, ORDINARY, delta_vae
 from delta_vae_lab.experiments.request import Request
 from delta_vae_lab.experiments.summaries import about, by_model, cell, errors, over_seeds, text_table
@@ -36,6 +36,7 @@ from delta_vae_lab.randomness import generator
 from delta_vae_lab.subject import evaluating
 
 TITLE = "Many images of one z"
+TAKES = ("data", "jobs")
 SCALES = ("smoke", "small", "paper")
 
 COPIES = 8  # decodings of a z
@@ -121,9 +122,10 @@ def _teach(preset: Preset) -> _Taught:
     task = image_task(preset.config(), Accelerator())
     _, labels = labelled_images(preset.data)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=1000))
-    classifier.fit(_flat(task.train_images), labels.train)
-    classes = labels.heldout[: len(task.heldout)]
-    return _Taught(classifier, task.heldout, classes, float(classifier.score(_flat(task.heldout), classes)))
+    known, classes = labels.train != UNLABELLED, labels.heldout[: len(task.heldout)]
+    classifier.fit(_flat(task.train_images[known]), labels.train[known])
+    heldout, classes = task.heldout[classes != UNLABELLED], classes[classes != UNLABELLED]
+    return _Taught(classifier, heldout, classes, float(classifier.score(_flat(heldout), classes)))
 
 
 def _decodings(trial: Trial, taught: _Taught, count: int, *, draw: bool) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def _decodings(trial: Trial, taught: _Taught, count: int, *, draw: bool) -> dict
             "fixed_z": {
                 "variance_share": variance_share(decoded.unflatten(0, (len(x), COPIES))),
                 "class_kept": float((found == classes[:, None]).mean()),
-                "chance": float((found[None] == classes[:, None, None]).mean()),
+                "chance": float((found[None] == classes[:, None, None])[~np.eye(len(x), dtype=np.bool_)].mean()),
                 "classifier_accuracy": taught.accuracy,
                 "examples": len(x),
             }

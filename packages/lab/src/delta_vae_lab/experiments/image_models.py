@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from delta_vae_lab.experiments.trials import Preset
+from delta_vae_lab.experiments.trials import ROWS, Preset
 from delta_vae_priors import AR1PriorConfig
 from delta_vae_priors.committed_rate import ar1_committed_rate
 
 Models = Mapping[str, tuple[str, ...]]
-
-# Latent steps of the images of a family: one a row.
-ROWS = {"digits": 8, "images": 32}
 
 # Latent dimensions, lowest and highest alpha. Of 32 rows they are the paper's: 79.447 and 666.63 bits an image.
 LOW = {"digits": (4, 0.5, 0.95), "images": (8, 0.5, 0.95)}

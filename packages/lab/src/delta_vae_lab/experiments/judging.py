@@ -17,7 +17,7 @@ from delta_vae import DeltaVaeModel
 from delta_vae_lab.configuration import flatten
 from delta_vae_lab.data import heldout_batches, heldout_image_batches, tokenize
 from delta_vae_lab.data.batch import Batch
-from delta_vae_lab.data.labels import labelled_images, labelled_text
+from delta_vae_lab.data.labels import UNLABELLED, labelled_images, labelled_text
 from delta_vae_lab.evaluation import evaluate, evaluate_bound
 from delta_vae_lab.image_run import ImageTask, image_task
 from delta_vae_lab.probe import BATCH_SIZE, Examples, probe, reference_accuracies, text_examples
@@ -37,10 +37,15 @@ def check_labelled_text(probed: str) -> None:
 
 
 def judge_images(
-    config: ImageRunConfig, run: RunFolder, accelerator: Accelerator, probed: str | None
+    config: ImageRunConfig, run: RunFolder, accelerator: Accelerator, probed: str | None, rows: int
 ) -> dict[str, Any]:
-    """The outcome of a model of images; `probed` are labels of the images that it is trained on."""
+    """The outcome of a model of images of so many rows; `probed` are labels of the images that it is trained on."""
     task, started, resumed = image_task(config, accelerator), time.monotonic(), run.holds_a_run
+    if task.processor.height != rows:
+        raise ValueError(
+            f"data {config.data.name!r}: has images of {task.processor.height} rows, and the rates of this experiment "
+            f"are those of {rows}; give such images"
+        )
     model = task.train(run, accelerator, resumed, progress=False)
     seconds = None if resumed else round(time.monotonic() - started, 1)
     size, count = config.evaluation.batch_size, len(task.heldout)
@@ -135,6 +140,7 @@ def _image_examples(probed: str, task: ImageTask) -> tuple[Examples, Examples]:
         )
 
     def examples(levels: Any, classes: Any) -> Examples:
+        levels, classes = levels[classes != UNLABELLED], classes[classes != UNLABELLED]
         return Examples(list(heldout_image_batches(levels, BATCH_SIZE)), levels, classes, {})
 
     heldout = len(task.heldout)

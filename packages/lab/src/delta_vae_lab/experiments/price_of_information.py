@@ -29,6 +29,7 @@ from delta_vae_lab.randomness import generator
 from delta_vae_priors import price_of_information
 
 TITLE = "The price of information: slack by alpha and I(x; z)"
+TAKES: tuple[str, ...] = ()
 SCALES = ("smoke", "small")
 
 # In multiples of the value from which information pays: at the first none should be bought, at the second a little.

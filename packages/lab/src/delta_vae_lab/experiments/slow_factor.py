@@ -31,6 +31,7 @@ from delta_vae_lab.text_run import build_text_model
 from delta_vae_lab.training import build_accelerator, train
 
 TITLE = "A slow factor of a source known exactly"
+TAKES: tuple[str, ...] = ()
 CONFIGS = Path(__file__).parent / "configs" / "slow-factor"
 PRIORS = {"delta_vae": "ar1", "ordinary_vae": "standard_normal"}
 

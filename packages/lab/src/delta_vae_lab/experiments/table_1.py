@@ -22,6 +22,7 @@ from delta_vae_lab.experiments.summaries import (
 from delta_vae_lab.experiments.trials import image_preset, run_trials, shared, trials
 
 TITLE = "Table 1: latents against none"
+TAKES = ("data", "jobs")
 SCALES = ("smoke", "small", "paper")
 
 # Bits/dim, the rate in parentheses. Razavi et al. 2019, table 1.

@@ -12,6 +12,7 @@ from delta_vae_lab.experiments.summaries import about, by_model, cell, errors, o
 from delta_vae_lab.experiments.trials import image_preset, run_trials, shared, trials
 
 TITLE = "Table 3: independent against temporal delta-VAE"
+TAKES = ("data", "jobs")
 SCALES = ("smoke", "small", "paper")
 
 # Razavi et al. 2019, table 3, second-hand: bits/dim, the rate in parentheses, and the linear probe.

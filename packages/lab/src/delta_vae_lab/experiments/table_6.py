@@ -12,6 +12,7 @@ from delta_vae_lab.experiments.summaries import about, by_model, cell, errors, o
 from delta_vae_lab.experiments.trials import image_preset, run_trials, shared, trials
 
 TITLE = "Table 6: anti-causal against non-causal"
+TAKES = ("data", "jobs")
 SCALES = ("smoke", "small", "paper")
 
 # Razavi et al. 2019, table 6, l8 h128 a2: bits/dim, the rate in parentheses.

@@ -24,6 +24,7 @@ from delta_vae_lab.subject import evaluating
 from delta_vae_lab.text_samples import Writer
 
 TITLE = "Text: bounds, probes, interpolations and samples"
+TAKES = ("data", "probed", "jobs")
 SCALES = ("smoke", "small", "paper")
 
 _COUNT, _WAYS, _LONGEST = 6, 3, 40

@@ -10,7 +10,7 @@ from delta_vae_lab.experiments.text_models import DELTA_VAE
 from delta_vae_lab.experiments.trials import text_preset
 
 TITLE = "Collapse without any mitigation, on sentences"
-SCALES = collapse.SCALES
+TAKES, SCALES = collapse.TAKES, collapse.SCALES
 render, figures = collapse.render, collapse.figures
 
 

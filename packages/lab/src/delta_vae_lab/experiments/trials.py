@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState
 from tqdm import tqdm
+from transformers.utils import logging
 
 from delta_vae_lab.configuration import flatten, load_config
 from delta_vae_lab.experiments.judging import judge_images, judge_text
@@ -27,6 +28,8 @@ from delta_vae_lab.training import build_accelerator
 
 CONFIGS = Path(__file__).parent / "configs"
 FAMILIES: Mapping[str, type[RunConfig]] = {"digits": ImageRunConfig, "images": ImageRunConfig, "text": TextRunConfig}
+# Rows of the images of a family, a latent each: what rates and thresholds are shared out over.
+ROWS = {"digits": 8, "images": 32}
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,17 @@ def run_trials(todo: Sequence[Trial], jobs: int) -> list[dict[str, Any]]:
     if jobs == 1:
         return [outcome(trial) for trial in tqdm(todo, desc="models", delay=5, disable=None)]
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
-        return list(tqdm(pool.map(outcome, todo), total=len(todo), desc="models", disable=None))
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker, (threads,)) as pool:
+        try:
+            return list(tqdm(pool.map(outcome, todo), total=len(todo), desc="models", disable=None))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # what is in training comes to its end, and is kept
+            raise
+
+
+def _start_worker(threads: int) -> None:
+    torch.set_num_threads(threads)
+    logging.disable_progress_bar()  # several at once overwrite each other
 
 
 def outcome(trial: Trial) -> dict[str, Any]:
@@ -131,9 +143,11 @@ def outcome(trial: Trial) -> dict[str, Any]:
         seconds = before["training_seconds"]
     AcceleratorState._reset_state(reset_partial_state=True)  # a trial does not inherit the precision of the last
     accelerator = build_accelerator(config, trial.run)
-    judge = judge_text if trial.preset.family == "text" else judge_images
-    found = {"model": trial.name, "seed": trial.seed, "probed": trial.probed}
-    found = _as_written(found | judge(config, trial.run, accelerator, trial.probed))
+    if trial.preset.family == "text":
+        judged = judge_text(config, trial.run, accelerator, trial.probed)
+    else:
+        judged = judge_images(config, trial.run, accelerator, trial.probed, ROWS[trial.preset.family])
+    found = _as_written({"model": trial.name, "seed": trial.seed, "probed": trial.probed} | judged)
     found["training_seconds"] = found["training_seconds"] or seconds
     accelerator.end_training()
     partial = file.with_suffix(".partial")
