@@ -30,6 +30,11 @@ Examples:
   delta-vae probe runs/cifar10-quickstart/model --data builtin
   delta-vae probe runs/lm1b-small/model --data corpus/ --label-column topic --output probe/
 """
+EXPLORE_EXAMPLES = """\b
+Examples:
+  delta-vae explore runs/cifar10-quickstart/model --data builtin
+  delta-vae explore runs/lm1b-small/model --data corpus/ --examples 50 --out sentences.html
+"""
 REPRODUCE_EXAMPLES = """\b
 Examples:
   delta-vae reproduce slow-factor --scale smoke
@@ -99,6 +104,26 @@ def probe(
             train_limit=train_limit,
             json=as_json,
         )
+
+
+@app.command(epilog=EXPLORE_EXAMPLES)
+def explore(
+    model: Model,
+    data: Annotated[str, typer.Option(help="builtin, a file or folder, or a data set on the Hub, as of the recipes")],
+    out: Annotated[Path, typer.Option(help="the page; only an older one is overwritten")] = Path("explorer.html"),
+    examples: Annotated[int, typer.Option(help="shown, the first of the held-out split: 2 to 200")] = 24,
+    seed: Seed = 0,
+    debug: Debug = False,
+) -> None:
+    """See what the latents do: one HTML file, to be opened in any browser, that asks the network for nothing.
+
+    Where each sentence or image spends its rate, what becomes of it as a latent dimension is moved, several decodings
+    of one z, the way from one example to another, and its nearest neighbours.
+    """
+    with _verb(debug):
+        from delta_vae_lab.explorer import run_explore  # noqa: PLC0415
+
+        run_explore(model, data, out, examples=examples, seed=seed)
 
 
 @app.command(epilog=REPRODUCE_EXAMPLES)
