@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig
 from delta_vae import DeltaVaeConfig, DeltaVaeForCausalLM, DeltaVaeForImageGeneration, DeltaVaeImageProcessor
 from delta_vae_decoders import ImageDecoderConfig, TextDecoderConfig
 from delta_vae_encoders import ImageEncoderConfig, TextEncoderConfig
-from delta_vae_lab.cards import write_card
+from delta_vae_lab.cards import render_card, write_card
 from delta_vae_lab.data import heldout_batches, heldout_image_batches, tokenize, train_tokenizer
 from delta_vae_lab.evaluation import evaluate
 from delta_vae_lab.run_folder import RunFolder
@@ -23,16 +23,17 @@ from delta_vae_priors import (
     AR1PriorConfig,
     AuxiliaryPriorConfig,
     IndependentDeltaPriorConfig,
+    LSTMPriorConfig,
     StandardNormalPriorConfig,
 )
 
-TEMPLATES = Path(__file__).parents[2] / "hub_cards"
 SENTENCES = ["a cat sat", "the dog ran off", "a mat", "they sat on the mat"]
 FLOOR = "cannot fall below its committed part"
 PRIORS = {
     "ar1": AR1PriorConfig(latent_dim=2, alpha=0.9),
     "independent_delta": IndependentDeltaPriorConfig(latent_dim=2, delta=0.07),
     "standard_normal": StandardNormalPriorConfig(latent_dim=2),
+    "lstm": LSTMPriorConfig(latent_dim=2, hidden_size=8),
 }
 
 
@@ -59,7 +60,7 @@ def text_card(folder: Path, prior: str, *, direction: str = "anticausal", attent
     model.save_pretrained(run.model)
     batches = heldout_batches(tokenize(tokenizer, SENTENCES), 2, tokenizer.pad_token_id)
     metrics = evaluate(model, batches, words=17, importance_samples=2)
-    return card_of(run, metrics, {"sentences": 4, "sha256": "0" * 64}, "text.md.j2")
+    return card_of(run, metrics, {"sentences": 4, "sha256": "0" * 64})
 
 
 def image_card(
@@ -78,10 +79,10 @@ def image_card(
     DeltaVaeImageProcessor.for_model(model.config).save_pretrained(run.model)
     images = np.random.default_rng(0).integers(0, 17, (4, channels, 4, 3), dtype=np.uint8)
     metrics = evaluate(model, heldout_image_batches(images, 2), importance_samples=2)
-    return card_of(run, metrics, {"images": 4, "sha256": "0" * 64}, "image.md.j2")
+    return card_of(run, metrics, {"images": 4, "sha256": "0" * 64})
 
 
-def card_of(run: RunFolder, metrics: dict[str, float], split: dict[str, Any], template: str) -> ModelCard:
+def card_of(run: RunFolder, metrics: dict[str, float], split: dict[str, Any]) -> ModelCard:
     results = {
         "run": "a-run",
         "command": "recipe.py",
@@ -93,7 +94,7 @@ def card_of(run: RunFolder, metrics: dict[str, float], split: dict[str, Any], te
         "metrics": metrics,
     }
     run.results_file.write_text(json.dumps(results))
-    write_card(run, TEMPLATES / template)
+    write_card(run)
     return ModelCard.load(run.model / "README.md")
 
 
@@ -117,6 +118,11 @@ TEXT_MODELS = {
         {"prior": "standard_normal"},
         ["a-run: a text VAE", "ordinary VAE, whose rate can fall to zero", "anti-causal"],
         ["a text δ-VAE", FLOOR, "AR(1)", "A committed rate is not information", "An auxiliary prior"],
+    ),
+    "learned prior": (
+        {"prior": "lstm"},
+        ["a-run: a text VAE", "an LSTM trained with the rest and commits nothing", "rate can fall to zero"],
+        ["a text δ-VAE", FLOOR, "AR(1)", "standard normal"],
     ),
     "without latents": (
         {"prior": "none"},
@@ -187,10 +193,42 @@ def test_a_card_claims_what_an_image_model_is_and_no_more(
             assert image.mode == ("RGB" if "channels" in model else "L")
 
 
+def test_a_card_shows_the_figures_and_samples_that_there_are(tmp_path: Path) -> None:
+    image_card(tmp_path, "ar1")
+    run = RunFolder(tmp_path / "a-run")
+    assert "![" not in str(render_card(run))
+    assert "## Samples" not in str(render_card(run))
+    for file in ("figures/rate_by_position.png", "figures/training.png", "samples/samples_prior.png"):
+        (run.path / file).parent.mkdir(exist_ok=True)
+        (run.path / file).touch()
+    for repo, root in ((None, "../"), ("user/a-model", "")):
+        links = re.findall(r"!\[.*\]\((.*)\)", str(render_card(run, repo)))
+        assert links == [f"{root}figures/rate_by_position.png", f"{root}samples/samples_prior.png"]
+        assert f"[results.json]({root}results.json)" in str(render_card(run, repo))
+
+
+def test_a_published_card_loads_from_its_repository_and_branch(tmp_path: Path) -> None:
+    text_card(tmp_path, "ar1")
+    run = RunFolder(tmp_path / "a-run")
+    published = render_card(run, "user/a-model", "dev")
+    assert published.text.count('from_pretrained("user/a-model", revision="dev"') == 3  # and once as remote code
+    assert str(tmp_path) not in str(published)
+    assert "trust_remote_code" not in str(render_card(run))
+    assert (published.data.license, published.data.library_name) == ("other", "transformers")
+    assert published.data.datasets is None
+    results = json.loads(run.results_file.read_text())
+    results["data"] |= {"name": "somebody/corpus", "license": "cc-by-4.0"}
+    run.results_file.write_text(json.dumps(results))
+    assert render_card(run).data.datasets == ["somebody/corpus"]
+    assert "| data | cc-by-4.0 |" in render_card(run).text
+
+
 def check_claims(card: ModelCard, said: list[str], unsaid: list[str]) -> None:
     text = " ".join(card.text.split("## Citation")[0].split())
     assert [claim for claim in said if claim not in text] == []
     assert [claim for claim in unsaid if claim in text] == []
+    for licence in ("| code | Apache-2.0", "see the data's own licence", "whatever terms their training data carries"):
+        assert licence in text
     assert "{{" not in text
     assert ". ." not in text
 

@@ -10,6 +10,9 @@ from delta_vae_decoders import TextDecoderConfig
 from delta_vae_encoders import TextEncoderConfig
 from delta_vae_priors import AR1PriorConfig, AuxiliaryPriorConfig
 
+# The file of a published checkpoint that leads `trust_remote_code=True` to this package. It is not saved with a model.
+SHIM = "modeling_delta_vae_shim"
+
 
 @checked
 class DeltaVaeConfig(StrictConfig):
@@ -47,6 +50,16 @@ class DeltaVaeConfig(StrictConfig):
                 self.encoder = TextEncoderConfig(latent_dim=self.latent_dim, **_text_sizes(self.decoder))
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str | type = "AutoConfig") -> None:
+        """For a class of one's own; those of this package are installed, not copied beside what is saved."""
+        if not is_installed(cls):
+            super().register_for_auto_class(auto_class)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """config.json, which names no shim."""
+        return without_shim(super().to_diff_dict())
+
     @property
     def latent_dim(self) -> int:
         """D, or 0 where there are no latents."""
@@ -73,6 +86,17 @@ class DeltaVaeConfig(StrictConfig):
             ours, theirs = getattr(self.encoder, size, None), getattr(self.decoder, size, None)
             if ours is not None and theirs is not None and ours != theirs:
                 raise ValueError(f"encoder.{size}={ours} and decoder.{size}={theirs}: give both one value")
+
+
+def is_installed(cls: type) -> bool:
+    """Whether a class is of this package."""
+    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+def without_shim(values: dict[str, Any]) -> dict[str, Any]:
+    """A config without what a published checkpoint says of loading through the shim."""
+    own = {auto: name for auto, name in values.get("auto_map", {}).items() if SHIM not in str(name)}
+    return {key: value for key, value in values.items() if key != "auto_map"} | ({"auto_map": own} if own else {})
 
 
 def _resolve(name: str, part: Any, default: type[PreTrainedConfig]) -> Any:

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import BaseImageProcessor, BatchFeature
 
-from delta_vae.configuration_delta_vae import DeltaVaeConfig
+from delta_vae.configuration_delta_vae import DeltaVaeConfig, is_installed, without_shim
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 PIL_MODES = {1: "L", 3: "RGB"}
@@ -65,6 +65,16 @@ class DeltaVaeImageProcessor(BaseImageProcessor):
             )
         self.height, self.width, self.channels = height, width, channels
         self.levels, self.input_levels, self.resize = levels, input_levels, resize
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str | type = "AutoImageProcessor") -> None:
+        """For a class of one's own; those of this package are installed, not copied beside what is saved."""
+        if not is_installed(cls):
+            super().register_for_auto_class(auto_class)
+
+    def to_dict(self) -> dict[str, Any]:
+        """preprocessor_config.json, which names no shim."""
+        return without_shim(super().to_dict())
 
     @classmethod
     def for_model(cls, config: DeltaVaeConfig, input_levels: int = 256) -> Self:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from delta_vae.configuration_delta_vae import DeltaVaeConfig
+from delta_vae.configuration_delta_vae import DeltaVaeConfig, is_installed
 from delta_vae.objectives import negative_elbo
 from delta_vae_core import DiagonalGaussian
 
@@ -66,6 +66,12 @@ class DeltaVaePreTrainedModel(PreTrainedModel):
                 "load it with the class and config that saved it"
             )
         return loaded if wants_info else model
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str | type = "AutoModel") -> None:
+        """For a class of one's own; those of this package are installed, not copied beside what is saved."""
+        if not is_installed(cls):
+            super().register_for_auto_class(auto_class)
 
 
 class DeltaVaeModel(DeltaVaePreTrainedModel):

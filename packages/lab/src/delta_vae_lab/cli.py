@@ -42,6 +42,12 @@ Examples:
   delta-vae reproduce table-1 --data cifar10/ --seed 0 --seed 1 --seed 2 --output experiments/
 """
 
+PUSH_EXAMPLES = """\b
+Examples:
+  delta-vae push runs/cifar10-quickstart user/delta-vae-digits --dry-run
+  delta-vae push runs/lm1b-small user/delta-vae-lm1b --private
+"""
+
 Model = Annotated[
     str, typer.Argument(help="a folder that save_pretrained wrote, as the model/ of a run, or a Hub name")
 ]
@@ -159,6 +165,25 @@ def reproduce(
         request = Request(scale, tuple(seed or (0, 1, 2)), folder, data, probe_data, jobs)
         result, table = experiments.reproduce(name, request)
         typer.echo(json.dumps(result) if as_json else table)
+
+
+@app.command(epilog=PUSH_EXAMPLES)
+def push(
+    run: Annotated[Path, typer.Argument(help="the folder of a finished run, with results.json and model/")],
+    repo: Annotated[str, typer.Argument(help="on the Hub, as USER/NAME; it is made if need be")],
+    private: Annotated[bool, typer.Option("--private", help="only for you and those you let in")] = False,
+    revision: Annotated[str | None, typer.Option(help="a branch, made if need be; else main")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the files, render the card, send nothing")] = False,
+    debug: Debug = False,
+) -> None:
+    """Publish a run on the Hugging Face Hub, in one commit: the model, its card, results, figures and samples.
+
+    The token is that of `hf auth login`, or HF_TOKEN. The run's own folder stays as it is.
+    """
+    with _verb(debug):
+        from delta_vae_lab.publishing import publish  # noqa: PLC0415
+
+        typer.echo(publish(run, repo, private=private, revision=revision, dry_run=dry_run))
 
 
 @contextmanager

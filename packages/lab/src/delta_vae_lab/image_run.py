@@ -18,6 +18,7 @@ from delta_vae_lab.auxiliary_fit import fit_to
 from delta_vae_lab.configuration import load_config
 from delta_vae_lab.data import ImageBatches, ImageSplits, heldout_image_batches, load_images
 from delta_vae_lab.image_samples import write_image_samples
+from delta_vae_lab.publishing import check_publishable, publish
 from delta_vae_lab.randomness import generator, seeded
 from delta_vae_lab.reporting import HeldoutBound, write_report
 from delta_vae_lab.run_folder import RunFolder
@@ -34,6 +35,8 @@ def run_images(arguments: Namespace, recipe: Path) -> None:
     config.data.name = arguments.data or config.data.name
     run = RunFolder(arguments.output_dir or Path("runs") / f"{recipe.stem}-{Path(arguments.config).stem}")
     run.check(config, arguments.resume)
+    if arguments.push_to_hub is not None:
+        check_publishable(arguments.push_to_hub)
     accelerator = build_accelerator(config, run)
 
     task = image_task(config, accelerator)
@@ -48,7 +51,6 @@ def run_images(arguments: Namespace, recipe: Path) -> None:
             run,
             accelerator,
             {"name": task.images.name, **task.origin},
-            recipe.parents[1] / "hub_cards" / "image.md.j2",
             lambda: write_image_samples(
                 run.samples,
                 model,
@@ -60,6 +62,8 @@ def run_images(arguments: Namespace, recipe: Path) -> None:
             training_seconds=seconds,
         )
         print(report)
+        if arguments.push_to_hub is not None:
+            print(f"Published: {publish(run.path, arguments.push_to_hub)}")
     accelerator.end_training()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -44,14 +43,13 @@ def write_report(
     run: RunFolder,
     accelerator: Accelerator,
     data: Mapping[str, Any],
-    card: Path,
     write_samples: Callable[[], None],
     words: int | None = None,
     training_seconds: float | None = None,
 ) -> str:
     """Evaluate on all held-out batches, write everything, and give the table and verdict.
 
-    `data`: its name and fingerprint. `card`: a template. `words`: the running words of held-out text.
+    `data`: its name and fingerprint. `words`: the running words of held-out text.
     `training_seconds`: of a run that was not resumed.
     """
     started = time.monotonic()
@@ -74,10 +72,10 @@ def write_report(
     if training_seconds is not None:
         metrics["training_seconds"] = round(training_seconds, 1)
     run.write_results(metrics, config, describe_device(accelerator.device, accelerator.num_processes), data)
-    write_card(run, card)
     profile = rate_profile(model, record) if model.prior is not None else None
     about = {"data": data["name"], "seed": config.seed}
     write_figures(run.figures, run.metrics(), profile, **about, modality=modality_of(metrics))
     write_samples()
+    write_card(run)
     table = render_table(metrics, **about)
     return f"\n{table}\n\n{verdict(metrics)}\n\nEverything is in {run.path}; the model is in {run.model}."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -145,10 +144,8 @@ def watch_text(heldout: TokenizedText, tokenizer: PreTrainedTokenizerFast, confi
     return HeldoutBound(list(heldout_batches(heldout, size, pad, limit=WATCHED_SENTENCES)), config.seed)
 
 
-def write_text_report(
-    model: DeltaVaeForCausalLM, task: TextTask, run: RunFolder, accelerator: Accelerator, card: Path
-) -> str:
-    """Evaluate on all held-out sentences, write everything, and give the table and verdict; `card` is a template."""
+def write_text_report(model: DeltaVaeForCausalLM, task: TextTask, run: RunFolder, accelerator: Accelerator) -> str:
+    """Evaluate on all held-out sentences, write everything, and give the table and verdict."""
     config, tokenizer = task.config, task.tokenizer
     return write_report(
         model,
@@ -157,7 +154,6 @@ def write_text_report(
         run,
         accelerator,
         {"name": task.text.name, **task.text.fingerprint},
-        card,
         lambda: write_text_samples(
             run.samples,
             model,
