@@ -165,13 +165,97 @@ def test_help_answers_without_the_libraries_that_take_seconds_to_load() -> None:
         "try: main()\n"
         "finally: print(sorted({'torch', 'transformers', 'matplotlib', 'datasets'} & set(sys.modules)))"
     )
-    for arguments in (["--help"], ["diagnose", "--help"]):
+    for arguments in (["--help"], ["sample", "--help"], ["diagnose", "--help"]):
         done = subprocess.run(
             [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=300, check=True
         )
         assert done.stdout.splitlines()[-1] == "[]"
-        assert "diagnose" in done.stdout
+        assert f"Usage: delta-vae {arguments[0]} " in done.stdout or "diagnose" in done.stdout
     assert "delta-vae diagnose runs/cifar10-quickstart/model --data builtin\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("sample", ["count", "source", "temperature", "max-new-tokens", "seed", "output", "json", "debug"]),
+        ("reconstruct", ["data", "count", "seed", "output", "json", "debug"]),
+        ("interpolate", ["data", "first", "second", "steps", "seed", "output", "json", "debug"]),
+        ("encode", ["data", "output", "examples", "split", "seed", "json", "debug"]),
+        (
+            "evaluate",
+            ["data", "importance-samples", "importance-examples", "examples", "words", "seed", "json", "debug"],
+        ),
+        ("doctor", ["json"]),
+    ],
+)
+def test_the_examples_of_a_verb_are_asked_for_with_its_options(verb: str, options: list[str]) -> None:
+    """What --help shows as an example names no option that the verb has not."""
+    result = run(verb, "--help")
+    assert result.exit_code == 0, result.output
+    shown, examples = result.stdout.split("Examples:")
+    assert f"\n  {verb} " in run("--help").stdout
+    for option in options:
+        assert f"--{option}" in shown, option
+    lines = examples.strip().splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        program, named, *rest = line.split()
+        assert (program, named) == ("delta-vae", verb)
+        assert {word for word in rest if word.startswith("--")} <= {f"--{option}" for option in options}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["text", "images"])
+def test_a_model_is_trained_as_its_config_says(kind: str, sentences: Path, tmp_path: Path) -> None:
+    """The run has what was asked for, by the file, an option and an override; its model is one that is evaluated."""
+    from accelerate.state import AcceleratorState
+
+    part = "{hidden_size: 8, num_layers: 1, num_heads: 2"
+    lines = [
+        "prior: {kind: ar1, latent_dim: 2, alpha: [0.5, 0.9]}",
+        "optimization: {steps: 3, batch_size: 2, warmup_steps: 1}",
+    ]
+    if kind == "text":
+        lines += ["tokenizer: {vocab_size: 265}", f"encoder: {part}}}", f"decoder: {part}}}"]
+    else:
+        lines += [f"encoder: {part}, attention_layers: 0}}", f"decoder: {part}, attention_layers: 0, components: 2}}"]
+    lines += ["auxiliary_prior: {hidden_size: 4}", "evaluation: {examples: 4, importance_samples: 2}", "tracker: none"]
+    (tmp_path / "tiny.yaml").write_text("\n".join(lines))
+    data, folder = (sentences if kind == "text" else "builtin"), tmp_path / "run"
+    options = ["--config", tmp_path / "tiny.yaml", "--data", data, "--output-dir", folder, "optimization.steps=2"]
+    try:
+        result = run("train", kind, *options)
+        again = run("train", kind, *options)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert result.exit_code == 0, result.output
+    results = json.loads((folder / "results.json").read_text())
+    assert (results["metrics"]["steps"], results["metrics"][{"text": "sentences", "images": "images"}[kind]]) == (2, 4)
+    assert run("evaluate", folder / "model", "--data", data, "--importance-samples", 1).exit_code == 0
+    assert again.exit_code == 2
+    assert "already holds a run: add --resume to go on with it" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sounds", "--config", "pyproject.toml"], "train 'sounds': is no kind of data; choose text or images"),
+        (["text", "--config", "nowhere.yaml"], "config 'nowhere.yaml': is no file; give a YAML file, such as the"),
+        (["text", "--config", "{tiny}", "optimization.stepz=2"], "stepz"),
+    ],
+    ids=["kind", "file", "override"],
+)
+def test_a_training_that_cannot_be_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text("optimization: {steps: 3}")
+    result = run("train", *(argument.format(tiny="tiny.yaml") for argument in arguments))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
 @pytest.mark.slow

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from delta_vae_lab.cli_use import commands
+from delta_vae_lab.options import Data, Debug, Json, Model, Output, Seed, verb
+
 app = typer.Typer(
     name="delta-vae",
-    help="Instruments for delta-VAEs: is it collapsed, and what do its latents know?",
+    help="Train, use, examine and publish delta-VAEs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -48,19 +49,24 @@ Examples:
   delta-vae push runs/lm1b-small user/delta-vae-lm1b --private
 """
 
-Model = Annotated[
-    str, typer.Argument(help="a folder that save_pretrained wrote, as the model/ of a run, or a Hub name")
-]
-Output = Annotated[Path | None, typer.Option(help="folder to write to; else only print")]
-Seed = Annotated[int, typer.Option(help="of everything that is drawn")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
-Debug = Annotated[bool, typer.Option("--debug", help="show where an error was raised")]
+TRAIN_EXAMPLES = """\b
+Examples:
+  delta-vae train text --config lm1b.yaml --data corpus/ optimization.steps=2000
+  accelerate launch --config_file ddp.yaml -m delta_vae_lab.cli train images --config cifar10.yaml --data cifar10/
+"""
+DOCTOR_EXAMPLES = """\b
+Examples:
+  delta-vae doctor
+  delta-vae doctor --json
+"""
+
+app.add_typer(commands)
 
 
 @app.command(epilog=DIAGNOSE_EXAMPLES)
 def diagnose(
     model: Model,
-    data: Annotated[str, typer.Option(help="builtin, a file or folder, or a data set on the Hub, as of the recipes")],
+    data: Data,
     output: Output = None,
     examples: Annotated[int | None, typer.Option(help="the first of the held-out split; else all")] = None,
     importance_samples: Annotated[int, typer.Option(help="K of the importance-weighted bound")] = 16,
@@ -72,7 +78,7 @@ def diagnose(
 
     With --output also diagnosis.json and, as PNG and SVG, where the rate is spent beside what is committed.
     """
-    with _verb(debug):
+    with verb(debug):
         from delta_vae_lab.doctor import run_diagnose  # noqa: PLC0415
 
         run_diagnose(
@@ -98,7 +104,7 @@ def probe(
     debug: Debug = False,
 ) -> None:
     """What class can a linear classifier tell from the latents? Accuracies on held-out data, beside raw references."""
-    with _verb(debug):
+    with verb(debug):
         from delta_vae_lab.probe import run_probe  # noqa: PLC0415
 
         run_probe(
@@ -115,7 +121,7 @@ def probe(
 @app.command(epilog=EXPLORE_EXAMPLES)
 def explore(
     model: Model,
-    data: Annotated[str, typer.Option(help="builtin, a file or folder, or a data set on the Hub, as of the recipes")],
+    data: Data,
     out: Annotated[Path, typer.Option(help="the page; only an older one is overwritten")] = Path("explorer.html"),
     examples: Annotated[int, typer.Option(help="shown, the first of the held-out split: 2 to 200")] = 24,
     seed: Seed = 0,
@@ -126,7 +132,7 @@ def explore(
     Where each sentence or image spends its rate, what becomes of it as a latent dimension is moved, several decodings
     of one z, the way from one example to another, and its nearest neighbours.
     """
-    with _verb(debug):
+    with verb(debug):
         from delta_vae_lab.explorer import run_explore  # noqa: PLC0415
 
         run_explore(model, data, out, examples=examples, seed=seed)
@@ -155,7 +161,7 @@ def reproduce(
 
     Models that an earlier experiment left in the same folder are taken as they are.
     """
-    with _verb(debug):
+    with verb(debug):
         import json  # noqa: PLC0415
 
         from delta_vae_lab import experiments  # noqa: PLC0415
@@ -180,22 +186,60 @@ def push(
 
     The token is that of `hf auth login`, or HF_TOKEN. The run's own folder stays as it is.
     """
-    with _verb(debug):
+    with verb(debug):
         from delta_vae_lab.publishing import publish  # noqa: PLC0415
 
         typer.echo(publish(run, repo, private=private, revision=revision, dry_run=dry_run))
 
 
-@contextmanager
-def _verb(debug: bool) -> Iterator[None]:
-    """What every verb runs in: errors of one line, and no bar for the loading of weights."""
-    from transformers.utils import logging  # noqa: PLC0415
+@app.command(epilog=TRAIN_EXAMPLES)
+def train(
+    kind: Annotated[str, typer.Argument(help="text or images")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="section.key=value", help="as prior.alpha=[0.5,0.9]")
+    ] = None,
+    *,
+    config: Annotated[Path, typer.Option(help="a YAML file, as in recipes/configs/ or the config.yaml of a run")],
+    data: Annotated[str | None, typer.Option(help="in place of the data.name of the config")] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="of the run; else runs/KIND-CONFIG")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint, if there is one")] = False,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="USER/NAME", help="publish the finished run in this repository")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Train a model as its config says, evaluate it, and write its run folder: what the recipes do."""
+    with verb(debug):
+        from argparse import Namespace  # noqa: PLC0415
 
-    from delta_vae_lab.console import one_line_errors  # noqa: PLC0415
+        from delta_vae_lab.image_run import run_images  # noqa: PLC0415
+        from delta_vae_lab.text_run import run_text  # noqa: PLC0415
 
-    logging.disable_progress_bar()
-    with one_line_errors(debug):
-        yield
+        runs = {"text": run_text, "images": run_images}
+        if kind not in runs:
+            raise ValueError(f"train {kind!r}: is no kind of data; choose {' or '.join(runs)}")
+        if not config.is_file():
+            raise ValueError(f"config {str(config)!r}: is no file; give a YAML file, such as the config.yaml of a run")
+        arguments = Namespace(
+            config=config,
+            data=data,
+            output_dir=output_dir,
+            resume=resume,
+            push_to_hub=push_to_hub,
+            overrides=overrides or [],
+        )
+        runs[kind](arguments, Path(kind))
+
+
+@app.command(epilog=DOCTOR_EXAMPLES)
+def doctor(as_json: Json = False) -> None:
+    """Is the installation well? Versions, devices, the cache and the Hub; exit code 1 if something is wrong.
+
+    It examines this machine; a model is examined by `delta-vae diagnose`.
+    """
+    from delta_vae_lab.installation import run_doctor  # noqa: PLC0415
+
+    raise typer.Exit(run_doctor(as_json))
 
 
 def main() -> None:

@@ -65,12 +65,12 @@ class Painter:
     processor: DeltaVaeImageProcessor
     generator: torch.Generator
 
-    def samples(self, source: str, count: int) -> list[Block]:
+    def samples(self, source: str, count: int, temperature: float = 1.0) -> list[Block]:
         """`count` images; a "decoder" has no z, else it is from the "prior" or the "auxiliary" prior."""
         latents = None
         if source != "decoder":
             latents = self.model.sample_latents(count, self.model.config.decoder.height, self.generator, source)
-        drawn = self.model.sample(count, latents, generator=self.generator)
+        drawn = self.model.sample(count, latents, temperature, self.generator)
         return [Block("", _rows(self.processor.postprocess(drawn), COLUMNS))]
 
     def fixed_z(self, images: Levels) -> list[Block]:
@@ -89,14 +89,14 @@ class Painter:
         across = min(COLUMNS // 2, len(pairs))
         return [Block("held out, decoded", pairs[place::across]) for place in range(across)]
 
-    def interpolations(self, images: Levels) -> list[Block]:
-        """A row for each image but the last: itself, the `STEPS` images decoded on the way, and the next."""
+    def interpolations(self, images: Levels, steps: int = STEPS) -> list[Block]:
+        """A row for each image but the last: itself, the `steps` images decoded on the way, and the next."""
         means = self.model.encode(self._inputs(images)).mean
-        ways = [spherical_interpolation(*ends, STEPS) for ends in pairwise(means)]
+        ways = [spherical_interpolation(*ends, steps) for ends in pairwise(means)]
         decoded, shown = self._decoded(torch.cat(ways)), self.processor.postprocess(images)
         return [
             Block("from", _rows(shown[:-1], 1)),
-            Block("decoded", _rows(decoded, STEPS)),
+            Block("decoded", _rows(decoded, steps)),
             Block("to", _rows(shown[1:], 1)),
         ]
 

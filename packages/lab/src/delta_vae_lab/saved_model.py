@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 from delta_vae import DeltaVaeConfig, DeltaVaeForCausalLM, DeltaVaeForImageGeneration, DeltaVaeImageProcessor
 from delta_vae_lab.data import (
     ImageSplits,
+    TokenizedText,
     heldout_batches,
     heldout_image_batches,
     load_images,
@@ -22,8 +23,33 @@ from delta_vae_lab.data import (
     word_count,
 )
 from delta_vae_lab.data.batch import Batch
+from delta_vae_lab.data.image_splits import Levels
 
 SavedModel = DeltaVaeForCausalLM | DeltaVaeForImageGeneration
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The first examples of a split, in the order of the data and as the model reads them: tokens or levels.
+
+    fingerprint: of all the data. words: the running words of sentences.
+    """
+
+    content: TokenizedText | Levels
+    pad_token_id: int | None
+    name: str
+    fingerprint: dict[str, Any]
+    words: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def batches(self, batch_size: int) -> list[Batch]:
+        """Each example once; a batch's rows are places in the data."""
+        if isinstance(self.content, TokenizedText):
+            assert self.pad_token_id is not None
+            return list(heldout_batches(self.content, batch_size, self.pad_token_id))
+        return list(heldout_image_batches(self.content, batch_size))
 
 
 @dataclass(frozen=True)
@@ -50,9 +76,21 @@ def load_heldout(
     """The first `examples` of the held-out part of `data`, read as the model `name` reads it; None is all."""
     if examples is not None and examples < 2:
         raise ValueError(f"examples={examples}: a standard error needs 2 or more; or leave it out for all")
+    found = load_examples(name, model, data, examples=examples)
+    return Heldout(found.batches(batch_size), found.name, found.fingerprint, found.words)
+
+
+def load_examples(
+    name: str, model: SavedModel, data: str, *, split: str = "heldout", examples: int | None = None
+) -> Examples:
+    """The first `examples` of a part of `data`, read as the model `name` reads it; None is all."""
+    if examples is not None and examples < 1:
+        raise ValueError(f"examples={examples}: must be at least 1; or leave it out for all")
+    if split not in ("heldout", "train"):
+        raise ValueError(f"split={split!r}: is not a part of the data; choose heldout or train")
     if isinstance(model, DeltaVaeForImageGeneration):
-        return _heldout_images(name, data, examples, batch_size)
-    return _heldout_text(name, model, data, examples, batch_size)
+        return _image_examples(name, data, split, examples)
+    return _text_examples(name, model, data, split, examples)
 
 
 def _config(name: str) -> DeltaVaeConfig:
@@ -91,31 +129,29 @@ def check_images_of(processor: DeltaVaeImageProcessor, name: str, images: ImageS
         )
 
 
-def _heldout_images(name: str, data: str, examples: int | None, batch_size: int) -> Heldout:
+def _image_examples(name: str, data: str, split: str, examples: int | None) -> Examples:
     processor = load_processor(name)
     try:
         images = load_images(data)
     except ValueError as error:
         raise ValueError(f"{name} is a model of images: {error}") from error
     check_images_of(processor, name, images, data)
-    levels = processor.quantize(images.heldout[:examples])
-    return Heldout(
-        list(heldout_image_batches(levels, batch_size)),
-        images.name,
-        {**images.fingerprint, "levels": processor.levels},
+    levels = images.train if split == "train" else images.heldout
+    return Examples(
+        processor.quantize(levels[:examples]), None, images.name, {**images.fingerprint, "levels": processor.levels}
     )
 
 
-def _heldout_text(name: str, model: DeltaVaeForCausalLM, data: str, examples: int | None, batch_size: int) -> Heldout:
+def _text_examples(name: str, model: DeltaVaeForCausalLM, data: str, split: str, examples: int | None) -> Examples:
     tokenizer = load_tokenizer(name)
     try:
         text = load_text(data)
     except ValueError as error:
         raise ValueError(f"{name} is a model of text: {error}") from error
-    sentences = text.heldout[:examples]
-    tokens = tokenize(tokenizer, sentences, max_length=model.config.decoder.max_positions)
-    return Heldout(
-        list(heldout_batches(tokens, batch_size, tokenizer.pad_token_id)),
+    sentences = list(text.training_sentences(examples)) if split == "train" else text.heldout[:examples]
+    return Examples(
+        tokenize(tokenizer, sentences, max_length=model.config.decoder.max_positions),
+        tokenizer.pad_token_id,
         text.name,
         text.fingerprint,
         words=sum(map(word_count, sentences)),

@@ -1,9 +1,11 @@
-"""What a recipe for text is made of, around `train`: the tokenizer, the model, held-out sentences and the report."""
+"""A recipe for text from the command line to the report: what `recipes/lm1b.py` does."""
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -13,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from delta_vae import DeltaVaeForCausalLM
 from delta_vae_lab.architecture import text_model_config
 from delta_vae_lab.auxiliary_fit import fit_to
+from delta_vae_lab.configuration import load_config
 from delta_vae_lab.data import (
     TextSplits,
     TokenizedText,
@@ -23,17 +26,37 @@ from delta_vae_lab.data import (
     train_tokenizer,
     word_count,
 )
+from delta_vae_lab.publishing import check_publishable, publish
 from delta_vae_lab.randomness import generator, seeded
 from delta_vae_lab.reporting import HeldoutBound, write_report
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import TextRunConfig
 from delta_vae_lab.text_samples import write_text_samples
-from delta_vae_lab.training import Batches, train
+from delta_vae_lab.training import Batches, build_accelerator, train
 
 # How many held-out sentences are judged by during training.
 WATCHED_SENTENCES = 512
 # Enough for a vocabulary of 32,000; all of LM1B would only take longer.
 TOKENIZER_SENTENCES = 1_000_000
+
+
+def run_text(arguments: Namespace, recipe: Path) -> None:
+    """Parse, load, build, train, evaluate, write: a run of the recipe in this file, with presets of its name."""
+    config = load_config(TextRunConfig, arguments.config, arguments.overrides, recipe.parent / "configs" / recipe.stem)
+    config.data.name = arguments.data or config.data.name
+    run = RunFolder(arguments.output_dir or Path("runs") / f"{recipe.stem}-{Path(arguments.config).stem}")
+    run.check(config, arguments.resume)
+    if arguments.push_to_hub is not None:
+        check_publishable(arguments.push_to_hub)
+    accelerator = build_accelerator(config, run)
+
+    task = text_task(config, run, accelerator, arguments.resume)
+    model = task.train(run, accelerator, arguments.resume)
+    if accelerator.is_main_process:
+        print(write_text_report(model, task, run, accelerator))
+        if arguments.push_to_hub is not None:
+            print(f"Published: {publish(run.path, arguments.push_to_hub)}")
+    accelerator.end_training()
 
 
 @dataclass(frozen=True)

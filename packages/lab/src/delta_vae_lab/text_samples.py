@@ -56,7 +56,7 @@ class Writer:
     tokenizer: PreTrainedTokenizerBase
     generator: torch.Generator
 
-    def samples(self, source: str, count: int, max_new_tokens: int) -> Iterator[list[str]]:
+    def samples(self, source: str, count: int, max_new_tokens: int, temperature: float = 1.0) -> Iterator[list[str]]:
         """`count` texts; a "decoder" has no z, else it is from the "prior" or the "auxiliary" prior."""
         latents = None
         if source != "decoder":
@@ -66,28 +66,38 @@ class Writer:
             num_sequences=count,
             generator=self.generator,
             do_sample=True,
+            temperature=temperature,
             max_new_tokens=max_new_tokens,
         )
         for ids in drawn:
             yield [self.text(ids)]
 
     def reconstructions(self, heldout: TokenizedText, count: int) -> Iterator[list[str]]:
+        """A sentence and its reconstruction, as `reconstructed` gives them."""
+        for sentence, text in self.reconstructed(heldout, count):
+            yield [f"sentence:        {sentence}", f"reconstruction:  {text}"]
+
+    def reconstructed(self, heldout: TokenizedText, count: int) -> Iterator[tuple[str, str]]:
         """A sentence, and what is decoded from its posterior mean. The z of the shorter ones goes on from the prior."""
         places = list(range(min(count, len(heldout))))
         batch = collate([heldout[i] for i in places], self.model.config.decoder.pad_token_id, places)
         batch = batch.to(self.model.device)
         decoded = self.model.reconstruct(batch.input_ids, batch.attention_mask, generator=self.generator)
         for sentence, ids in zip(batch.input_ids, decoded, strict=True):
-            yield [f"sentence:        {self.text(sentence)}", f"reconstruction:  {self.text(ids)}"]
+            yield self.text(sentence), self.text(ids)
 
     def interpolations(self, heldout: TokenizedText, count: int, steps: int = 7) -> Iterator[list[str]]:
         """Two sentences, and the `steps` texts decoded on the way between them."""
-        places = range(min(count + 1, len(heldout)))
-        sentences = [torch.from_numpy(heldout[i]).long().to(self.model.device) for i in places]
-        for first, second in pairwise(sentences):
-            decoded = self.model.interpolate(first, second, steps=steps, generator=self.generator)
-            way = [f"{i / (steps - 1):.2f}  {self.text(ids)}" for i, ids in enumerate(decoded)]
-            yield [f"from  {self.text(first)}", *way, f"to    {self.text(second)}"]
+        for first, second in pairwise(range(min(count + 1, len(heldout)))):
+            start, way, end = self.interpolated(heldout, first, second, steps)
+            lines = [f"{i / (steps - 1):.2f}  {text}" for i, text in enumerate(way)]
+            yield [f"from  {start}", *lines, f"to    {end}"]
+
+    def interpolated(self, heldout: TokenizedText, first: int, second: int, steps: int) -> tuple[str, list[str], str]:
+        """The sentences of two places, and between them the `steps` texts decoded on the way."""
+        start, end = (torch.from_numpy(heldout[place]).long().to(self.model.device) for place in (first, second))
+        way = self.model.interpolate(start, end, steps, generator=self.generator)
+        return self.text(start), [self.text(ids) for ids in way], self.text(end)
 
     def text(self, ids: Tensor) -> str:
         """On one line, up to its end of sentence; it says so if there is none. What cannot be printed is a �."""
