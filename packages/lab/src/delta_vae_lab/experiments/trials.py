@@ -148,7 +148,8 @@ def outcome(trial: Trial) -> dict[str, Any]:
     else:
         judged = judge_images(config, trial.run, accelerator, trial.probed, ROWS[trial.preset.family])
     found = _as_written({"model": trial.name, "seed": trial.seed, "probed": trial.probed} | judged)
-    found["training_seconds"] = found["training_seconds"] or seconds
+    if found["training_seconds"] is None:
+        found["training_seconds"] = seconds
     accelerator.end_training()
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(found, indent=1) + "\n")
