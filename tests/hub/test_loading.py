@@ -40,8 +40,10 @@ with torch.no_grad():
 save_file({"rate": output.rate, "distortion": output.distortion}, "outputs.safetensors")
 """
 LOAD_CARD = """
-from huggingface_hub import ModelCard
-ModelCard.load("user/a-model").validate()
+import huggingface_hub
+card = huggingface_hub.ModelCard.load("user/a-model")
+if not huggingface_hub.__version__.startswith("1."):  # which would ask its own Hub by name
+    card.validate()
 """
 WRITE = {"text": WRITE_TEXT, "images": WRITE_IMAGES}
 KINDS = {"text": DeltaVaeForCausalLM, "images": DeltaVaeForImageGeneration}

@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from packaging.version import Version
 from typer.testing import CliRunner
 
 from delta_vae import DeltaVaeConfig, DeltaVaeForCausalLM, DeltaVaeForImageGeneration, DeltaVaeImageProcessor
@@ -18,6 +20,10 @@ from delta_vae_lab.publishing import check_publishable, publish
 from delta_vae_lab.run_folder import RunFolder
 
 SHIM = "modeling_delta_vae_shim"
+validates = pytest.mark.skipif(
+    Version(huggingface_hub.__version__) < Version("2"),
+    reason="ModelCard.validate of huggingface-hub 1 asks its own Hub by name, whatever HF_ENDPOINT says",
+)
 pytestmark = [
     pytest.mark.usefixtures("client"),
     pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),  # huggingface_hub's own use of httpx2
@@ -149,6 +155,7 @@ def test_a_branch_is_made_and_used(published_runs: dict[str, RunFolder], hub: An
     assert 'from_pretrained("user/a-model", revision="wide/er")' in card
 
 
+@validates
 @pytest.mark.parametrize("kind", ["text", "images"])
 def test_the_published_card_is_valid_and_its_links_lead_somewhere(
     kind: str, published_runs: dict[str, RunFolder], hub: Any
@@ -299,6 +306,7 @@ def test_the_command_prints_the_commit_or_one_line(
     assert result.stderr.count("\n") == 1
 
 
+@validates
 def test_the_server_of_these_tests_refuses_a_bad_card(hub: Any) -> None:
     """Else its word on our cards would be worth nothing."""
     good = {
