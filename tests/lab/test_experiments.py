@@ -135,7 +135,7 @@ def test_a_result_says_what_it_is_of(name: str, reproduced: Reproduced, output: 
     assert [(run["model"], run["seed"]) for run in runs] == [(model, seed) for seed in seeds for model in MODELS[name]]
     for run in runs:
         assert {"commit", "device", "parameters"} < run.keys()
-        assert run["training_seconds"] is not None
+        assert run["training_seconds"] > 0
         assert (run["heldout"]["images"], run["train"]["images"]) == (16, 16)
         assert [point["step"] for point in run["curve"]] == [1, 2]
         assert bool(run["probe"]) == (name in PROBED and run["model"] != "without-latents")

@@ -14,14 +14,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from delta_vae_lab.console import one_line_errors
-from delta_vae_lab.experiments import experiment_figures, render_experiment, stem
+from delta_vae_lab.experiments import experiment_figures, experiment_title, render_experiment, stem
 from delta_vae_lab.figures import save_figure
 from delta_vae_lab.result_tables import benchmark_table, results_table
 
@@ -120,9 +119,8 @@ def _drawings(results: Sequence[Mapping[str, Any]]) -> Iterator[_Drawing]:
 
 def _caption(result: Mapping[str, Any], what: str) -> str:
     """The experiment's title, what the figure is of, and the data."""
-    module = import_module(f"delta_vae_lab.experiments.{result['experiment'].replace('-', '_')}")
     about = [what, *([result["data"]["name"]] if "data" in result else [])]
-    return f"{module.TITLE} ({', '.join(about)})"
+    return f"{experiment_title(result)} ({', '.join(about)})"
 
 
 def main() -> None:

@@ -80,6 +80,12 @@ def render_experiment(result: Mapping[str, Any]) -> str:
     return table
 
 
+def experiment_title(result: Mapping[str, Any]) -> str:
+    """What the experiment is called."""
+    title: str = _module(result["experiment"]).TITLE
+    return title
+
+
 def experiment_figures(result: Mapping[str, Any]) -> dict[str, Figure]:
     """The figures of a result, as it was written, by file name."""
     draw = getattr(_module(result["experiment"]), "figures", None)

@@ -47,7 +47,7 @@ def judge_images(
             f"are those of {rows}; give such images"
         )
     model = task.train(run, accelerator, resumed, progress=False)
-    seconds = None if resumed else round(time.monotonic() - started, 2)
+    seconds = None if resumed else round(time.monotonic() - started, 3)
     size, count = config.evaluation.batch_size, len(task.heldout)
     found = _judged(
         model,
@@ -68,7 +68,7 @@ def judge_text(config: TextRunConfig, run: RunFolder, accelerator: Accelerator, 
     resumed = run.holds_a_run
     task, started = text_task(config, run, accelerator, resumed), time.monotonic()
     model = task.train(run, accelerator, resumed, progress=False)
-    seconds = None if resumed else round(time.monotonic() - started, 2)
+    seconds = None if resumed else round(time.monotonic() - started, 3)
     size, pad = config.evaluation.batch_size, task.tokenizer.pad_token_id
     trained_on = tokenize(
         task.tokenizer, list(task.text.training_sentences(len(task.heldout))), max_length=config.max_length
