@@ -14,7 +14,7 @@ from delta_vae_lab.architecture import image_model_config, text_model_config
 from delta_vae_lab.configuration import check_config, flatten
 from delta_vae_lab.data import train_tokenizer
 from delta_vae_lab.experiments import figure_4
-from delta_vae_lab.experiments.image_models import HIGH, LOW, committed_nats, independent_delta_vae, low_rate_nats
+from delta_vae_lab.experiments.image_models import HIGH, LOW, committed_nats, independent_delta_vae
 from delta_vae_lab.experiments.request import Request
 from delta_vae_lab.experiments.trials import CONFIGS, Preset, Trial
 
@@ -64,7 +64,7 @@ def test_the_delta_vaes_of_images_commit_the_papers_rates() -> None:
             assert bits == pytest.approx(committed_bits(rows, latent_dim, low, high))
     assert committed_nats(SMALL, *LOW["images"]) / math.log(2) == pytest.approx(79.447, abs=5e-4)
     assert committed_nats(SMALL, *HIGH["images"]) / math.log(2) == pytest.approx(666.63, abs=5e-3)
-    assert committed_nats(SMALL, *LOW["images"]) == low_rate_nats(SMALL)
+    assert committed_nats(SMALL, *LOW["images"]) == committed_nats(SMALL, *LOW["images"])
 
 
 @pytest.mark.parametrize("preset", [DIGITS, SMALL, PAPER], ids=lambda preset: f"{preset.family}-{preset.scale}")
@@ -74,7 +74,9 @@ def test_the_independent_delta_vae_commits_the_low_rate(preset: Preset) -> None:
     prior = preset.config(overrides).prior
     rows = {"digits": 8, "images": 32}[preset.family]
     assert prior.kind == "independent_delta"
-    assert prior.delta * rows * prior.latent_dim == pytest.approx(low_rate_nats(preset), abs=5e-7 * 256)
+    assert prior.delta * rows * prior.latent_dim == pytest.approx(
+        committed_nats(preset, *LOW[preset.family]), abs=5e-7 * 256
+    )
     assert prior.delta * rows * prior.latent_dim / math.log(2) == pytest.approx(
         committed_bits(rows, *LOW[preset.family]), rel=1e-5
     )

@@ -63,7 +63,7 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], str]:
 
 @pytest.fixture(scope="module")
 def request_(tmp_path_factory: pytest.TempPathFactory, reviews: Callable[[int], str]) -> Request:
-    return Request("smoke", (0,), tmp_path_factory.mktemp("text"), probed=reviews(40))
+    return Request("smoke", (0,), tmp_path_factory.mktemp("text"), probe_data=reviews(40))
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +144,10 @@ def test_probes_are_of_the_labelled_data_that_is_given(
     assert (result["references"]["bag_of_words_accuracy"], result["references"]["majority_accuracy"]) == (1, 0.5)
     assert "Probes of reviews-40, mean over steps; words: 1.000, the commonest class: 0.500." in table
 
-    other, _ = experiments.reproduce("text", replace(request_, probed=reviews(60)))
+    other, _ = experiments.reproduce("text", replace(request_, probe_data=reviews(60)))
     assert examples(other) == [60, 60, 60, None]
     assert other["references"]["data"] == "reviews-60"
-    without, table = experiments.reproduce("text", replace(request_, probed=None))
+    without, table = experiments.reproduce("text", replace(request_, probe_data=None))
     assert examples(without) == [None] * 4
     assert "references" not in without
     assert "Probes of" not in table
@@ -159,7 +159,7 @@ def test_probes_are_of_the_labelled_data_that_is_given(
 
 
 def test_collapse_on_sentences(reproduced: tuple[Result, str], request_: Request) -> None:
-    result, table = experiments.reproduce("text-collapse", replace(request_, probed=None))
+    result, table = experiments.reproduce("text-collapse", replace(request_, probe_data=None))
     written = json.loads((request_.output / "text-collapse-cpython-language-reference.json").read_text())
     assert written == result
     runs = {run["model"]: run for run in result["runs"]}

@@ -188,14 +188,14 @@ def test_what_data_a_scale_takes_by_itself(tmp_path: Path) -> None:
         ("table-1", {"data": "sentences"}, r"sentences holds no training images; give it image files"),
         ("collapse", {"data": "sentences"}, r"sentences holds no training images; give it image files"),
         ("text", {"data": "pictures"}, r"pictures holds no training text; give it"),
-        ("text", {"probed": "pictures"}, r"data '.*pictures' has no labels; give"),
+        ("text", {"probe_data": "pictures"}, r"data '.*pictures' has no labels; give"),
         ("figure-4", {"data": "pictures"}, r"data '.*pictures' has no labels; give the built-in digits, or a folder"),
         ("fixed-z", {"data": "pictures"}, r"data '.*pictures' has no labels; give the built-in digits, or a folder"),
         ("collapse", {"data": "absent/folder/here"}, r"absent/folder/here': no such file or folder"),
         ("collapse", {"data": "pictures", "scale": "smoke"}, r"scale smoke is of the built-in digits alone; choose"),
         ("figure-1", {"data": "pictures"}, r"data='.*pictures': of no use to figure-1; leave it out"),
         ("slow-factor", {"jobs": 2}, r"jobs=2: of no use to slow-factor; leave it out"),
-        ("table-1", {"probed": "sentences"}, r"probed='.*sentences': of no use to table-1; leave it out"),
+        ("table-1", {"probe_data": "sentences"}, r"probe_data='.*sentences': of no use to table-1; leave it out"),
         (
             "collapse",
             {"data": "wide"},
@@ -214,7 +214,7 @@ def test_what_cannot_be_reproduced_is_refused_in_one_line(
         Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / f"pictures/{number:02}.png")
         Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / f"wide/{number:02}.png")
     settings: dict[str, Any] = {"scale": "small", "seeds": (0,), "output": tmp_path / "out"} | changes
-    for key in {"data", "probed"} & changes.keys():
+    for key in {"data", "probe_data"} & changes.keys():
         settings[key] = str(tmp_path / changes[key]) if (tmp_path / changes[key]).exists() else changes[key]
     with pytest.raises(ValueError, match=message) as error:
         experiments.reproduce(name, Request(**settings))

@@ -15,15 +15,15 @@ from accelerate import Accelerator
 from delta_vae import DeltaVaeForImageGeneration, DeltaVaeImageProcessor
 from delta_vae_lab.architecture import image_model_config
 from delta_vae_lab.auxiliary_fit import fit_to
-from delta_vae_lab.configuration import load_config
 from delta_vae_lab.data import ImageBatches, ImageSplits, heldout_image_batches, load_images
 from delta_vae_lab.image_samples import write_image_samples
-from delta_vae_lab.publishing import check_publishable, publish
+from delta_vae_lab.publishing import publish
 from delta_vae_lab.randomness import generator, seeded
+from delta_vae_lab.recipe import begin
 from delta_vae_lab.reporting import HeldoutBound, write_report
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import ImageDataSection, ImageRunConfig
-from delta_vae_lab.training import build_accelerator, train
+from delta_vae_lab.training import train
 
 # How many held-out images are judged by during training.
 WATCHED_IMAGES = 256
@@ -31,14 +31,7 @@ WATCHED_IMAGES = 256
 
 def run_images(arguments: Namespace, recipe: Path) -> None:
     """Parse, load, build, train, evaluate, write: a run of the recipe in this file, with presets of its name."""
-    config = load_config(ImageRunConfig, arguments.config, arguments.overrides, recipe.parent / "configs" / recipe.stem)
-    config.data.name = arguments.data or config.data.name
-    run = RunFolder(arguments.output_dir or Path("runs") / f"{recipe.stem}-{Path(arguments.config).stem}")
-    run.check(config, arguments.resume)
-    if arguments.push_to_hub is not None:
-        check_publishable(arguments.push_to_hub)
-    accelerator = build_accelerator(config, run)
-
+    config, run, accelerator = begin(ImageRunConfig, arguments, recipe)
     task = image_task(config, accelerator)
     started = time.monotonic()
     model = task.train(run, accelerator, arguments.resume)

@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerFast
 from delta_vae import DeltaVaeForCausalLM
 from delta_vae_lab.architecture import text_model_config
 from delta_vae_lab.auxiliary_fit import fit_to
-from delta_vae_lab.configuration import load_config
 from delta_vae_lab.data import (
     TextSplits,
     TokenizedText,
@@ -26,13 +25,14 @@ from delta_vae_lab.data import (
     train_tokenizer,
     word_count,
 )
-from delta_vae_lab.publishing import check_publishable, publish
+from delta_vae_lab.publishing import publish
 from delta_vae_lab.randomness import generator, seeded
+from delta_vae_lab.recipe import begin
 from delta_vae_lab.reporting import HeldoutBound, write_report
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import TextRunConfig
 from delta_vae_lab.text_samples import write_text_samples
-from delta_vae_lab.training import Batches, build_accelerator, train
+from delta_vae_lab.training import Batches, train
 
 # How many held-out sentences are judged by during training.
 WATCHED_SENTENCES = 512
@@ -42,14 +42,7 @@ TOKENIZER_SENTENCES = 1_000_000
 
 def run_text(arguments: Namespace, recipe: Path) -> None:
     """Parse, load, build, train, evaluate, write: a run of the recipe in this file, with presets of its name."""
-    config = load_config(TextRunConfig, arguments.config, arguments.overrides, recipe.parent / "configs" / recipe.stem)
-    config.data.name = arguments.data or config.data.name
-    run = RunFolder(arguments.output_dir or Path("runs") / f"{recipe.stem}-{Path(arguments.config).stem}")
-    run.check(config, arguments.resume)
-    if arguments.push_to_hub is not None:
-        check_publishable(arguments.push_to_hub)
-    accelerator = build_accelerator(config, run)
-
+    config, run, accelerator = begin(TextRunConfig, arguments, recipe)
     task = text_task(config, run, accelerator, arguments.resume)
     model = task.train(run, accelerator, arguments.resume)
     if accelerator.is_main_process:

@@ -53,7 +53,7 @@ def reproduce(name: str, request: Request) -> tuple[dict[str, Any], str]:
         raise ValueError(f"scale={request.scale!r}: {name} has no such scale; choose from {', '.join(module.SCALES)}")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds={list(seeds)}: give one or more, each once")
-    for option, given in (("data", request.data), ("probed", request.probed), ("jobs", request.jobs)):
+    for option, given in (("data", request.data), ("probe_data", request.probe_data), ("jobs", request.jobs)):
         if option not in module.TAKES and given not in (None, 1):
             raise ValueError(f"{option}={given!r}: of no use to {name}; leave it out")
     found = module.run(request)

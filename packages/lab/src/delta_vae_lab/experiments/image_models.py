@@ -28,14 +28,9 @@ def delta_vae(latent_dim: int, low: float, high: float) -> Models:
 def independent_delta_vae(preset: Preset) -> Models:
     """An independent delta-VAE that commits what the low rate does, shared out evenly."""
     latent_dim, *_ = LOW[preset.family]
-    delta = low_rate_nats(preset) / (ROWS[preset.family] * latent_dim)
+    delta = committed_nats(preset, *LOW[preset.family]) / (ROWS[preset.family] * latent_dim)
     shared_out = (f"prior.latent_dim={latent_dim}", f"prior.delta={delta:.6f}")
     return {"independent-delta-vae": ("prior.kind=independent_delta", *shared_out)}
-
-
-def low_rate_nats(preset: Preset) -> float:
-    """What a delta-VAE of the low rate commits, nats an image."""
-    return committed_nats(preset, *LOW[preset.family])
 
 
 def committed_nats(preset: Preset, latent_dim: int, low: float, high: float) -> float:

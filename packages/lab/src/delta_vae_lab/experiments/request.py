@@ -13,7 +13,7 @@ class Request:
 
     scale: smoke (seconds: does it run), small (minutes on two cores), paper (the true sizes, for GPUs).
     seeds: each a whole repetition. output: the folder that results, figures and trained models go to; models that are
-    there already are taken. data: None is what the experiment has built in. probed: labelled sentences for
+    there already are taken. data: None is what the experiment has built in. probe_data: labelled sentences for
     linear probes of models of text. jobs: models trained at a time.
     """
 
@@ -21,5 +21,5 @@ class Request:
     seeds: Sequence[int]
     output: Path
     data: str | None = None
-    probed: str | None = None
+    probe_data: str | None = None
     jobs: int = 1

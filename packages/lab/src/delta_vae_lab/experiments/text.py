@@ -24,7 +24,7 @@ from delta_vae_lab.subject import evaluating
 from delta_vae_lab.text_samples import Writer
 
 TITLE = "Text: bounds, probes, interpolations and samples"
-TAKES = ("data", "probed", "jobs")
+TAKES = ("data", "probe_data", "jobs")
 SCALES = ("smoke", "small", "paper")
 
 _COUNT, _WAYS, _LONGEST = 6, 3, 40
@@ -33,13 +33,13 @@ _COUNT, _WAYS, _LONGEST = 6, 3, 40
 def run(request: Request) -> dict[str, Any]:
     """Train the models at every seed, probe those with latents, and let those of the first seed write."""
     preset = text_preset(request)
-    if request.probed is not None:
-        check_labelled_text(request.probed)
+    if request.probe_data is not None:
+        check_labelled_text(request.probe_data)
     models = {**DELTA_VAE, **warmed_up(preset), **ORDINARY, **WITHOUT_LATENTS}
-    todo = trials(request, preset, models, probed=request.probed)
+    todo = trials(request, preset, models, probed=request.probe_data)
     found = shared(run_trials(todo, request.jobs), preset)
-    if request.probed is not None:
-        found["references"] = text_references(preset.config(), todo[0].run, request.probed)
+    if request.probe_data is not None:
+        found["references"] = text_references(preset.config(), todo[0].run, request.probe_data)
     first = [trial for trial in todo if trial.seed == request.seeds[0]]
     return found | {"texts": {trial.name: _texts(trial) for trial in first}}
 

@@ -1,0 +1,29 @@
+"""What every recipe begins with: its config, its run folder, and the Accelerator."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from delta_vae_lab.configuration import load_config
+from delta_vae_lab.publishing import check_publishable
+from delta_vae_lab.run_folder import RunFolder
+from delta_vae_lab.sections import RunConfig
+from delta_vae_lab.training import build_accelerator
+
+
+def begin(kind: type[RunConfig], arguments: Namespace, recipe: Path) -> tuple[Any, RunFolder, Accelerator]:
+    """What the command line asks of the recipe in this file, with presets of its name. Nothing is written.
+
+    Raises `ValueError` for all that can be known to fail before anything is read or trained.
+    """
+    config: Any = load_config(kind, arguments.config, arguments.overrides, recipe.parent / "configs" / recipe.stem)
+    config.data.name = arguments.data or config.data.name
+    run = RunFolder(arguments.output_dir or Path("runs") / f"{recipe.stem}-{Path(arguments.config).stem}")
+    run.check(config, arguments.resume)
+    if arguments.push_to_hub is not None:
+        check_publishable(arguments.push_to_hub)
+    return config, run, build_accelerator(config, run)
