@@ -24,7 +24,8 @@ from delta_vae_lab.data import train_tokenizer
 from delta_vae_lab.data.labels import Labels
 from delta_vae_lab.data.text_batches import heldout_batches
 from delta_vae_lab.data.tokens import TokenizedText
-from delta_vae_lab.probe import Examples, check_labels, linear_probe, majority, probe, read_latents, run_probe
+from delta_vae_lab.encoding import encode
+from delta_vae_lab.probe import Examples, check_labels, linear_probe, majority, probe, run_probe
 from delta_vae_priors import AR1PriorConfig
 
 PAD, BOS, EOS, VOCABULARY, D = 0, 1, 2, 12, 3
@@ -100,7 +101,7 @@ def test_what_the_noise_of_the_posterior_hides_shows_in_the_means_alone() -> Non
 
 def test_latents_are_those_of_each_sentence_alone() -> None:
     model, part = text_model(), examples(20, 0, lengths=(1, 9))
-    told = read_latents(model, part.batches, seed=0)
+    told = encode(model, part.batches, seed=0, purpose="probe")
     for batch in part.batches:
         for row, ids, mask in zip(batch.rows, batch.input_ids, batch.attention_mask, strict=True):
             with torch.no_grad():
@@ -114,10 +115,10 @@ def test_latents_are_those_of_each_sentence_alone() -> None:
 def test_a_draw_scatters_about_the_mean_as_the_posterior_does() -> None:
     """The mean of 6 independent steps of scale s_t scatters by sqrt(sum_t s_t^2) / 6 in each dimension."""
     model, part = text_model(gain=0.0), examples(400, 0)
-    told = read_latents(model, part.batches, seed=0)
+    told = encode(model, part.batches, seed=0, purpose="probe")
     scale = model.encode(**part.batches[0].inputs()).log_scale[0].exp()
     expected = scale.square().sum(0).sqrt() / 6
-    torch.testing.assert_close(told.pooled(told.sample).std(0), expected, atol=0, rtol=4 / math.sqrt(800))
+    torch.testing.assert_close(told.pooled(told.z).std(0), expected, atol=0, rtol=4 / math.sqrt(800))
 
 
 def test_sentences_of_several_lengths_are_read_by_their_pooled_latents_alone() -> None:

@@ -1,4 +1,4 @@
-"""The latents of a data set as one safetensors file: what `delta-vae encode` writes."""
+"""The latents of a data set: what probes read, and what `delta-vae encode` writes as one safetensors file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from delta_vae_lab.data.batch import Batch
+from delta_vae_lab.randomness import derive_seed, latent_noise
 from delta_vae_lab.saved_model import SavedModel, load_examples, load_model
-from delta_vae_lab.subject import evaluating, evaluation_noise
+from delta_vae_lab.subject import evaluating
 from delta_vae_lab.use import check_new_file
 
 BATCH_SIZE = 64
@@ -37,11 +38,15 @@ class Posteriors(NamedTuple):
     mask: Tensor
     z: Tensor
 
+    def pooled(self, values: Tensor) -> Tensor:
+        """(N, T, D) -> (N, D), the mean over the steps that count."""
+        return values.sum(1) / self.mask.sum(1, keepdim=True)
 
-def encode(model: SavedModel, batches: Sequence[Batch], seed: int = 0) -> Posteriors:
+
+def encode(model: SavedModel, batches: Sequence[Batch], seed: int = 0, purpose: str = "evaluation") -> Posteriors:
     """The posteriors of batches that hold the rows 0 ... N - 1, each once, in whatever order.
 
-    z is that of an evaluation with this seed: each example draws its own by its row.
+    Each example draws its own z by seed, purpose and row; as it stands, that of an evaluation with this seed.
     """
     rows = torch.tensor([row for batch in batches for row in batch.rows])
     shape = (len(rows), max(batch.steps.shape[1] for batch in batches))
@@ -51,7 +56,7 @@ def encode(model: SavedModel, batches: Sequence[Batch], seed: int = 0) -> Poster
         for batch in tqdm(batches, desc="encoding", unit="batch", delay=5, disable=None, leave=False):
             steps = batch.steps.cpu()
             posterior = model.encode(**batch.to(model.device).inputs())
-            noise = evaluation_noise(steps, model.config.latent_dim, seed, batch.rows)
+            noise = latent_noise(steps, model.config.latent_dim, derive_seed(seed, purpose), 0, batch.rows)
             drawn = posterior.sample(noise=noise.to(model.device))
             for kept, values in ((mean, posterior.mean), (log_scale, posterior.log_scale), (z, drawn)):
                 kept[batch.rows, : steps.shape[1]] = values.float().cpu().where(steps[..., None], 0.0)

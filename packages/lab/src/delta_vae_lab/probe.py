@@ -18,22 +18,19 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
-from torch.nn import functional
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from delta_vae import DeltaVaeForImageGeneration
 from delta_vae_lab.data import TextBatch, heldout_batches, heldout_image_batches, load_tokenizer, tokenize
 from delta_vae_lab.data.image_batches import ImageBatch
 from delta_vae_lab.data.labels import UNLABELLED, Classes, Labels, labelled_images, labelled_text
+from delta_vae_lab.encoding import Posteriors, encode
 from delta_vae_lab.estimates import Estimate, mean
 from delta_vae_lab.modality import IMAGES, TEXT, Modality
-from delta_vae_lab.randomness import derive_seed, latent_noise
+from delta_vae_lab.randomness import derive_seed
 from delta_vae_lab.run_folder import describe_device, provenance
 from delta_vae_lab.saved_model import SavedModel, check_images_of, load_model, load_processor
 from delta_vae_lab.sections import RunConfig
-from delta_vae_lab.subject import evaluating
 
 Features = Any  # (N, features), a numpy array or a sparse matrix
 
@@ -52,23 +49,6 @@ _ROWS = {
     "bag_of_words": "bag of words",
     "majority": "the commonest class",
 }
-
-
-@dataclass(frozen=True)
-class Latents:
-    """What a model says of N examples, in the order of their data; T is the largest number of latent steps.
-
-    mean, sample: (N, T, D), of the posterior and one draw of it, zero beyond an example's end. mask: (N, T), the steps
-    that count.
-    """
-
-    mean: Tensor
-    sample: Tensor
-    mask: Tensor
-
-    def pooled(self, values: Tensor) -> Tensor:
-        """(N, T, D) -> (N, D), the mean over the steps that count."""
-        return values.sum(1) / self.mask.sum(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -146,7 +126,9 @@ def probe(
     each. A posterior mean is exact: it may separate classes by far less than the posterior's own noise, which hides
     them from a decoder. So beside the means stands a draw of z, which is what the decoder gets.
     """
-    told = [read_latents(model, part.batches, derive_seed(seed, name)) for name, part in _named(train, heldout)]
+    told = [
+        encode(model, part.batches, derive_seed(seed, name), purpose="probe") for name, part in _named(train, heldout)
+    ]
     features, left_out = _readings(*told)
     if brief:
         features = {name: pair for name, pair in features.items() if not name.startswith("step_")}
@@ -172,26 +154,6 @@ def reference_accuracies(train: Examples, heldout: Examples, seed: int) -> dict[
     accuracies = {name: found.accuracy for name, found in probes.items()}
     accuracies["majority"] = majority(train.labels, heldout.labels)
     return {key: v for name, found in accuracies.items() for key, v in found.named(f"{name}_accuracy").items()}
-
-
-def read_latents(model: SavedModel, batches: Sequence[TextBatch | ImageBatch], seed: int) -> Latents:
-    """The latents of batches that hold the rows 0 ... N - 1, each once, in whatever order."""
-    rows = [row for batch in batches for row in batch.rows]
-    steps, latent_dim = max(batch.steps.shape[1] for batch in batches), model.config.latent_dim
-    means: list[Tensor] = []
-    samples: list[Tensor] = []
-    masks: list[Tensor] = []
-    with evaluating(model):
-        for batch in tqdm(batches, desc="encoding", unit="batch", delay=5, disable=None, leave=False):
-            posterior = model.encode(**batch.to(model.device).inputs())
-            noise = latent_noise(batch.steps, latent_dim, derive_seed(seed, "probe"), 0, batch.rows)
-            z = posterior.sample(noise=noise.to(model.device))
-            missing = (0, 0, 0, steps - batch.steps.shape[1])
-            for values, kept in ((posterior.mean, means), (z, samples)):
-                kept.append(functional.pad(torch.where(batch.steps[..., None], values.float().cpu(), 0.0), missing))
-            masks.append(functional.pad(batch.steps, missing[2:]))
-    order = torch.tensor(rows).argsort()
-    return Latents(*(torch.cat(parts)[order] for parts in (means, samples, masks)))
 
 
 def linear_probe(
@@ -348,17 +310,17 @@ def _probes(
     }
 
 
-def _readings(train: Latents, heldout: Latents) -> tuple[dict[str, tuple[Features, Features]], dict[str, str]]:
+def _readings(train: Posteriors, heldout: Posteriors) -> tuple[dict[str, tuple[Features, Features]], dict[str, str]]:
     """Features (N, features) of both splits by reading, and why others are not defined."""
     pairs = {
         "pooled": (train.pooled(train.mean), heldout.pooled(heldout.mean)),
-        "pooled_sample": (train.pooled(train.sample), heldout.pooled(heldout.sample)),
+        "pooled_sample": (train.pooled(train.z), heldout.pooled(heldout.z)),
     }
     left_out = {}
     steps = {part.mean.shape[1] for part in (train, heldout) if part.mask.all()}
     if len(steps) == 1 and train.mask.all() and heldout.mask.all():
         pairs["concatenated"] = (train.mean.flatten(1), heldout.mean.flatten(1))
-        pairs["concatenated_sample"] = (train.sample.flatten(1), heldout.sample.flatten(1))
+        pairs["concatenated_sample"] = (train.z.flatten(1), heldout.z.flatten(1))
         pairs |= {f"step_{t + 1}": (train.mean[:, t], heldout.mean[:, t]) for t in range(steps.pop())}
     else:
         left_out = dict.fromkeys(("concatenated", "per_step"), "the sentences have several lengths")
