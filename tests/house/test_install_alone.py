@@ -57,15 +57,18 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def probes(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Process]:
     """Name of each of our distributions -> what `PROBE` said in its environment; they run side by side."""
+    # Requirements are read in one thread: in several at once, Python 3.11's parser may raise a false `SystemError`.
+    needed = {name: closure(name, wheels) for name in FOLDERS}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        answers = pool.map(lambda name: probe(name, wheels, tmp_path_factory.mktemp(name)), FOLDERS)
+        answers = pool.map(lambda name: probe(name, needed[name], wheels, tmp_path_factory.mktemp(name)), FOLDERS)
         return dict(zip(FOLDERS, answers, strict=True))
 
 
-def probe(name: str, wheels: dict[str, Path], folder: Path) -> Process:
+def probe(
+    name: str, needed: dict[str, importlib.metadata.Distribution], wheels: dict[str, Path], folder: Path
+) -> Process:
     venv.create(folder, symlinks=True)
     [site] = folder.glob("lib/python*/site-packages")
-    needed = closure(name, wheels)
     for distribution in needed.values():
         install(distribution, site, wheels)
     strangers = [other for other in [*FOLDERS, "accelerate", "datasets", "pytest"] if other not in needed]
