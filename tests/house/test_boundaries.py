@@ -117,7 +117,9 @@ def test_only_the_lab_knows_the_training_stack(name: str) -> None:
 @each_package
 def test_every_import_is_declared(name: str) -> None:
     """Directly: what a dependency happens to bring along may leave with its next release."""
-    declared = {name, *requirements(name)}
+    extras = PROJECTS[name][1].get("optional-dependencies", {}).values()
+    optional = {canonicalize_name(Requirement(line).name) for lines in extras for line in lines}
+    declared = {name, *requirements(name), *optional}
     found = imports_of(PROJECTS[name][0] / "src")
     assert not {module: files for module, files in found.items() if not declared & distributions_of(module)}
 
@@ -146,6 +148,11 @@ def test_versions_are_in_step() -> None:
     root = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     versions = {name: project["version"] for name, (_, project) in PROJECTS.items()}
     versions["CITATION.cff"] = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    # Newest first, each with its day, or as what is still to be released.
+    headings = re.findall(
+        r"^## (\S+) - (?:\d{4}-\d\d-\d\d|unreleased)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    versions["CHANGELOG.md"] = headings[0]
     pins = {str(pin.specifier) for name in PROJECTS for pin in requirements(name).values() if pin.name in PROJECTS}
     assert set(versions.values()) == {root}, versions
     assert pins == {f"=={root}"}
