@@ -1,9 +1,10 @@
 """`DeltaVaeConfig`: a prior, an encoder, a decoder and, where there is one, an auxiliary prior."""
 
 # Like every config module: no `from __future__ import annotations`.
+from importlib.metadata import entry_points
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from delta_vae_core import StrictConfig, checked
 from delta_vae_decoders import TextDecoderConfig
@@ -12,6 +13,9 @@ from delta_vae_priors import AR1PriorConfig, AuxiliaryPriorConfig
 
 # The file of a published checkpoint that leads `trust_remote_code=True` to this package. It is not saved with a model.
 SHIM = "modeling_delta_vae_shim"
+
+# Entry points by which a package of components names each model_type, and the module whose import registers it.
+COMPONENTS = "delta_vae.components"
 
 
 @checked
@@ -106,14 +110,15 @@ def _resolve(name: str, part: Any, default: type[PreTrainedConfig]) -> Any:
     kind, options = part.get("model_type", default.model_type), {k: v for k, v in part.items() if k != "model_type"}
     if kind == default.model_type:
         return default(**options)
-    try:
-        return AutoConfig.for_model(kind, **options)
-    except ValueError as error:
-        if "nrecognized model identifier" not in str(error):
-            raise
+    if kind not in CONFIG_MAPPING:
+        for component in entry_points(group=COMPONENTS, name=kind):
+            component.load()
+    if kind not in CONFIG_MAPPING:
         raise ValueError(
-            f"{name}.model_type={kind!r} is not registered: import the package that registers it first"
-        ) from None
+            f"{name}.model_type={kind!r} is not registered: import the package that registers it first, "
+            "or install it, if it is not"
+        )
+    return AutoConfig.for_model(kind, **options)
 
 
 def _reads(part: Any) -> str | None:

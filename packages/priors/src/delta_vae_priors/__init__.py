@@ -12,7 +12,7 @@ from delta_vae_priors.independent import (
     StandardNormalPriorConfig,
 )
 from delta_vae_priors.lstm import LSTMPrior, LSTMPriorConfig
-from delta_vae_priors.prior import Prior
+from delta_vae_priors.prior import Prior, WeightlessPrior, counted, full_precision, split_statistics
 
 __all__ = [
     "AR1Prior",
@@ -26,9 +26,13 @@ __all__ = [
     "Prior",
     "StandardNormalPrior",
     "StandardNormalPriorConfig",
+    "WeightlessPrior",
     "ar1_committed_rate",
+    "counted",
+    "full_precision",
     "price_of_information",
     "solve_alpha",
+    "split_statistics",
 ]
 
 for _model in (AR1Prior, AuxiliaryPrior, IndependentDeltaPrior, LSTMPrior, StandardNormalPrior):
