@@ -1,7 +1,8 @@
 """Train an image delta-VAE on CIFAR-10, evaluate it on the test images, and write its run folder.
 
 accelerate launch recipes/cifar10.py --config quickstart|small-cpu|ablation-low|ablation-high|large|FILE
-    [--data builtin|NAME|PATH] [--output-dir DIR] [--resume] [--push-to-hub USER/NAME] [section.key=value ...]
+    [--data builtin|NAME|PATH] [--output-dir DIR] [--resume] [--tracker tensorboard|trackio|wandb|none]
+    [--push-to-hub USER/NAME] [section.key=value ...]
 
 The decoder without latents that a preset is to be set beside is `prior.kind=none`; the ordinary VAE,
 `prior.kind=standard_normal`.

@@ -1,7 +1,7 @@
 """Train an image delta-VAE on ImageNet 32 x 32, evaluate it on the validation images, and write its run folder.
 
 accelerate launch recipes/imagenet32.py --data FOLDER [--config ablation-low|large|FILE] [--output-dir DIR] [--resume]
-    [--push-to-hub USER/NAME] [section.key=value ...]
+    [--tracker tensorboard|trackio|wandb|none] [--push-to-hub USER/NAME] [section.key=value ...]
 
 FOLDER holds one of the two published versions, whose bits/dim must not be compared: train_32x32/ and valid_32x32/ (PNG,
 2016) or train_data_batch_*.npz and val_data.npz (2017). The results say which it is. The decoder without latents that

@@ -1,7 +1,7 @@
 """Train a text delta-VAE, evaluate it on held-out text, and write its run folder.
 
 accelerate launch recipes/lm1b.py --config quickstart|small|base|FILE [--data builtin|NAME|PATH] [--output-dir DIR]
-    [--resume] [--push-to-hub USER/NAME] [section.key=value ...]
+    [--resume] [--tracker tensorboard|trackio|wandb|none] [--push-to-hub USER/NAME] [section.key=value ...]
 """
 
 from argparse import Namespace

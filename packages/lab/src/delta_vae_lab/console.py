@@ -38,6 +38,7 @@ def recipe_arguments(
     parser.add_argument("--data", required=data_required, help=data)
     parser.add_argument("--output-dir", type=Path, help=f"default: runs/{recipe}-CONFIG")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
+    parser.add_argument("--tracker", metavar="NAME", help="tensorboard (the default), trackio, wandb or none")
     parser.add_argument("--push-to-hub", metavar="USER/NAME", help="publish the finished run in this repository")
     parser.add_argument("--debug", action="store_true", help="show where an error was raised")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="e.g. prior.alpha=[0.5,0.9]")

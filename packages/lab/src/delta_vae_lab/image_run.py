@@ -23,6 +23,7 @@ from delta_vae_lab.recipe import begin
 from delta_vae_lab.reporting import HeldoutBound, write_report
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import ImageDataSection, ImageRunConfig
+from delta_vae_lab.tracking import show_results
 from delta_vae_lab.training import train
 
 # How many held-out images are judged by during training.
@@ -55,6 +56,7 @@ def run_images(arguments: Namespace, recipe: Path) -> None:
             training_seconds=seconds,
         )
         print(report)
+        show_results(accelerator, run)
         if arguments.push_to_hub is not None:
             print(f"Published: {publish(run.path, arguments.push_to_hub)}")
     accelerator.end_training()

@@ -22,6 +22,7 @@ def begin(kind: type[RunConfig], arguments: Namespace, recipe: Path) -> tuple[An
     """
     config: Any = load_config(kind, arguments.config, arguments.overrides, recipe.parent / "configs" / recipe.stem)
     config.data.name = arguments.data or config.data.name
+    config.tracker = arguments.tracker or config.tracker
     run = RunFolder(arguments.output_dir or Path("runs") / f"{recipe.stem}-{Path(arguments.config).stem}")
     run.check(config, arguments.resume)
     if arguments.push_to_hub is not None:

@@ -99,7 +99,7 @@ class RunConfig:
     checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
     log_every: int = 50  # steps
     seed: int = 0
-    tracker: str = "tensorboard"  # any tracker that accelerate knows, or none
+    tracker: str = "tensorboard"  # trackio, wandb, any other that accelerate knows, or none
 
 
 @dataclass

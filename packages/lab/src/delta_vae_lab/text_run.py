@@ -32,6 +32,7 @@ from delta_vae_lab.reporting import HeldoutBound, write_report
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import TextRunConfig
 from delta_vae_lab.text_samples import write_text_samples
+from delta_vae_lab.tracking import show_results
 from delta_vae_lab.training import Batches, train
 
 # How many held-out sentences are judged by during training.
@@ -47,6 +48,7 @@ def run_text(arguments: Namespace, recipe: Path) -> None:
     model = task.train(run, accelerator, arguments.resume)
     if accelerator.is_main_process:
         print(write_text_report(model, task, run, accelerator))
+        show_results(accelerator, run)
         if arguments.push_to_hub is not None:
             print(f"Published: {publish(run.path, arguments.push_to_hub)}")
     accelerator.end_training()

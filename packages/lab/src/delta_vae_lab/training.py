@@ -10,7 +10,6 @@ from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, TorchDynamoPlugin, gather_object
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -19,7 +18,6 @@ from tqdm import tqdm
 
 from delta_vae import DeltaVaeModel
 from delta_vae_lab.checkpoints import Progress, agree_on_latest_sound, load_checkpoint, read_progress, save_checkpoint
-from delta_vae_lab.configuration import flatten
 from delta_vae_lab.data.batch import Batch
 from delta_vae_lab.finiteness import check_finite
 from delta_vae_lab.optimization import (
@@ -37,6 +35,7 @@ from delta_vae_lab.randomness import derive_seed, latent_noise
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.schedule import learning_rate_factor
 from delta_vae_lab.sections import OptimizationSection, RunConfig
+from delta_vae_lab.tracking import Track, check_tracker, start_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +55,7 @@ class Batches(Protocol):
 def build_accelerator(config: RunConfig, run: RunFolder, cpu: bool = False) -> Accelerator:
     """The Accelerator of a run: precision, compilation and tracker are the config's, the processes the launcher's."""
     logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # tied weights are saved once, as they should
-    installed = [str(tracker) for tracker in get_available_trackers()]
-    if config.tracker not in ("none", *installed):
-        raise ValueError(
-            f"tracker={config.tracker!r}: must be none or one of {', '.join(installed)}; install what it needs first"
-        )
+    check_tracker(config.tracker)
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision=config.optimization.mixed_precision,
@@ -108,7 +103,7 @@ def train(
     averaged = cast("Model", bare if polyak is None else polyak.module)
     parameters = split_parameters(bare)
     start, origin = restore(config, accelerator, run, polyak, fingerprint) if resume else (0, None)
-    start_logging(config, accelerator, run, start)
+    log = start_logging(config, accelerator, run, start)
 
     model.train()
     with tqdm(total=settings.steps, initial=start, disable=not (progress and accelerator.is_main_process)) as bar:
@@ -145,9 +140,9 @@ def train(
                 metrics = {"step": step, "epoch": position["epoch"], "learning_rate": factor * settings.learning_rate}
                 metrics |= {"rate_weight": weight} | global_means(outputs, norms, batch, accelerator)
                 bar.set_postfix({name: f"{metrics[name]:.2f}" for name in BAR})
-                log(metrics, accelerator, run)
+                log(metrics)
             if evaluate is not None and is_due(step, config.evaluation.every):
-                log({"step": step, **evaluate(averaged, step)}, accelerator, run)
+                log({"step": step, **evaluate(averaged, step)})
                 model.train()
             if is_due(step, config.checkpoint.every) or step == settings.steps:
                 save_checkpoint(
@@ -222,19 +217,18 @@ def own_position(positions: list[Position], accelerator: Accelerator) -> Positio
     return positions[0]
 
 
-def start_logging(config: RunConfig, accelerator: Accelerator, run: RunFolder, start: int) -> None:
-    """Cut metrics.jsonl and the tracker back to what was logged up to the step `start`."""
+def start_logging(config: RunConfig, accelerator: Accelerator, run: RunFolder, start: int) -> Track:
+    """Go back to what was logged up to the step `start`; what logs from there on, to metrics.jsonl and the tracker."""
+    track = start_tracker(accelerator, config, run, start)
     if accelerator.is_main_process:
         run.cut_metrics(start)
-    scalars = {key: v if isinstance(v, bool | int | float) else str(v) for key, v in flatten(config).items()}
-    accelerator.init_trackers("delta-vae", scalars, {"tensorboard": {"purge_step": start + 1}})
 
+    def log(metrics: Mapping[str, float]) -> None:
+        if accelerator.is_main_process:
+            run.log(metrics)
+            track(metrics)
 
-def log(metrics: dict[str, float], accelerator: Accelerator, run: RunFolder) -> None:
-    """One line of metrics.jsonl, and the same to the tracker."""
-    if accelerator.is_main_process:
-        run.log(metrics)
-    accelerator.log(metrics, step=int(metrics["step"]))
+    return log
 
 
 def is_due(step: int, every: int) -> bool:
