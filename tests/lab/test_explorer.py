@@ -122,6 +122,8 @@ def test_the_estimates_are_those_of_all_that_was_measured(tokenizer: PreTrainedT
     assert estimates["rate"]["nats"] == pytest.approx(sum(e["total_rate_nats"] for e in every) / 7, abs=1e-3)
     assert estimates["slack"]["nats"] == pytest.approx(estimates["rate"]["nats"] - estimates["committed rate"]["nats"])
     assert "at most 1.95" in estimates["I(x; z)"]["meaning"]  # ln 7
+    bits = float(estimates["rate"]["in_bits"].split(" ± ")[0])
+    assert bits == pytest.approx(estimates["rate"]["nats"] / math.log(2), rel=0.1)
     assert {"I(x; z | n)", "shuffle gap"} <= estimates.keys()
     by_dimension = [dimension["rate_nats"] for dimension in gathered["dimensions"]]
     assert by_dimension == sorted(by_dimension, reverse=True)

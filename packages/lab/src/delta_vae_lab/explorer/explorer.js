@@ -89,7 +89,8 @@
       const link = make("a", "", { href: "#example=" + (neighbour.example + 1) });
       const other = data.examples[neighbour.example];
       link.append(decoding(other.shown, "image " + (neighbour.example + 1)));
-      const tag = make("span", neighbour.distance.toFixed(2), { class: "tag", title: "distance" });
+      const distance = (neighbour.example + 1) + " at " + neighbour.distance.toFixed(2);
+      const tag = make("span", distance, { class: "tag", title: "its number, and how far away it is" });
       item.append(...(ofImages ? [link, tag] : [tag, link]));
       return item;
     }));

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from delta_vae import DeltaVaeModel, spherical_interpolation
-from delta_vae_core import DiagonalGaussian
+from delta_vae_core import DiagonalGaussian, nats_to_bits
 from delta_vae_lab.data.batch import Batch
 from delta_vae_lab.estimates import Estimate
 from delta_vae_lab.evaluation import Metrics, estimate
@@ -124,8 +124,16 @@ def _estimates(metrics: Metrics) -> list[dict[str, Any]]:
         if name in metrics:
             cap = metrics.get(name.replace("_nats", "_cap_nats"))
             value = Estimate.of(metrics, name)
-            note = "" if cap is None else f"; from so many examples at most {cap:.2f}"
-            found.append({"label": label, "nats": value.value, "text": str(value), "meaning": meaning + note})
+            note = "" if cap is None else f"; from so many examples at most {cap:.2f} nats"
+            found.append(
+                {
+                    "label": label,
+                    "nats": value.value,
+                    "in_nats": str(value),
+                    "in_bits": str(value.scaled(nats_to_bits(1.0))),
+                    "meaning": meaning + note,
+                }
+            )
     return found
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from delta_vae_core import nats_to_bits
+
 _HERE = Path(__file__).parent
 _MARK = '<meta name="generator" content="delta-vae explore">'
 
@@ -19,6 +21,7 @@ def render(gathered: Mapping[str, Any]) -> str:
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["nats"] = lambda value: f"{value:.2f}"
+    environment.filters["bits"] = lambda value: f"{nats_to_bits(value):.2f}"
     scale = gathered["scale_nats"] or 1.0
     environment.filters["heat"] = lambda value: f"{min(max(value / scale, 0.0), 1.0):.3f}"
     return environment.get_template("explorer.html.j2").render(
