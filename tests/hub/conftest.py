@@ -255,7 +255,7 @@ def problems_of(card: str) -> list[str]:
     problems = [
         f"{name} must be a string"
         for name in ("license", "pipeline_tag", "library_name")
-        if not isinstance(metadata.get(name), str)
+        if not isinstance(metadata.get(name, ""), str)
     ]
     if not all(isinstance(tag, str) for tag in metadata.get("tags", [None])):
         problems.append("tags must be strings")
@@ -281,6 +281,12 @@ def hub() -> Iterator[Hub]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def repository() -> Callable[[dict[str, bytes]], Repository]:
+    """A public repository of these files, as if they had been published."""
+    return lambda files: Repository(private=False, branches={"main": [files]})
 
 
 @pytest.fixture

@@ -88,6 +88,25 @@ def test_the_code_of_the_card_loads_the_same_model_and_again_without_a_network(
     assert len(hub.requests) == seen
 
 
+def test_what_was_loaded_once_loads_again_when_the_hub_is_gone(
+    published_runs: dict[str, RunFolder], hub: Any, python: Callable[..., str], tmp_path: Path
+) -> None:
+    """Not only where HF_HUB_OFFLINE says so: the client finds out by itself, here without its waits between attempts.
+
+    They are 23 seconds for each file that it asks for.
+    """
+    publish(published_runs["text"].path, "user/a-model")
+    card = hub.repositories["user/a-model"].files("main")["README.md"].decode()
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    python(code + WRITE_TEXT)
+    first = load_file(tmp_path / "outputs.safetensors")
+    (tmp_path / "outputs.safetensors").unlink()
+    hub.shutdown()
+    hub.server_close()
+    python("import huggingface_hub.utils._http as http\nhttp.time.sleep = lambda seconds: None\n" + code + WRITE_TEXT)
+    assert equal(load_file(tmp_path / "outputs.safetensors"), first)
+
+
 REMOTE_TEXT = """
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -142,7 +142,8 @@ def test_a_private_repository_is_made_and_a_public_one_is_not_taken_for_one(
     publish(published_runs["text"].path, "user/open")
     commits = len(hub.repositories["user/open"].branches["main"])
     with pytest.raises(ValueError, match="user/open: is public; make it private in its settings first"):
-        publish(published_runs["images"].path, "user/open", private=True)
+        publish(published_runs["images"].path, "user/open", private=True, revision="dev")
+    assert hub.repositories["user/open"].branches.keys() == {"main"}
     assert len(hub.repositories["user/open"].branches["main"]) == commits
 
 
@@ -321,7 +322,7 @@ def test_the_server_of_these_tests_refuses_a_bad_card(hub: Any) -> None:
         {"license": "other"},
         {"tags": [1]},
         {"model-index": [{"name": 1, "results": []}]},
-        {"pipeline_tag": None},
+        {"pipeline_tag": 1},
     ):
         card = ModelCard(f"---\n{yaml.safe_dump(good | change)}---\n", ignore_metadata_errors=True)
         if change:

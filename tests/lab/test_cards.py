@@ -1,7 +1,10 @@
 """The model card of every kind of model: it claims what the model's own config supports, and its code runs."""
 
+import importlib.util
 import json
 import re
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,13 @@ from transformers import PreTrainedConfig
 from delta_vae import DeltaVaeConfig, DeltaVaeForCausalLM, DeltaVaeForImageGeneration, DeltaVaeImageProcessor
 from delta_vae_decoders import ImageDecoderConfig, TextDecoderConfig
 from delta_vae_encoders import ImageEncoderConfig, TextEncoderConfig
-from delta_vae_lab.cards import render_card, write_card
+from delta_vae_lab.architecture import image_model_config, text_model_config
+from delta_vae_lab.cards import committed_card, main, model_section, read_results, render_card, write_card
+from delta_vae_lab.configuration import load_config
 from delta_vae_lab.data import heldout_batches, heldout_image_batches, tokenize, train_tokenizer
 from delta_vae_lab.evaluation import evaluate
 from delta_vae_lab.run_folder import RunFolder
+from delta_vae_lab.sections import ImageRunConfig, TextRunConfig
 from delta_vae_priors import (
     AR1PriorConfig,
     AuxiliaryPriorConfig,
@@ -27,6 +33,8 @@ from delta_vae_priors import (
     StandardNormalPriorConfig,
 )
 
+ROOT = Path(__file__).parents[2]
+RESULTS = [file for kind in ("lm1b-layout", "cifar10-lossless") for file in sorted((ROOT / "results" / kind).iterdir())]
 SENTENCES = ["a cat sat", "the dog ran off", "a mat", "they sat on the mat"]
 FLOOR = "cannot fall below its committed part"
 PRIORS = {
@@ -60,7 +68,7 @@ def text_card(folder: Path, prior: str, *, direction: str = "anticausal", attent
     model.save_pretrained(run.model)
     batches = heldout_batches(tokenize(tokenizer, SENTENCES), 2, tokenizer.pad_token_id)
     metrics = evaluate(model, batches, words=17, importance_samples=2)
-    return card_of(run, metrics, {"sentences": 4, "sha256": "0" * 64})
+    return written_card(run, model.config, metrics, {"sentences": 4, "sha256": "0" * 64})
 
 
 def image_card(
@@ -79,10 +87,10 @@ def image_card(
     DeltaVaeImageProcessor.for_model(model.config).save_pretrained(run.model)
     images = np.random.default_rng(0).integers(0, 17, (4, channels, 4, 3), dtype=np.uint8)
     metrics = evaluate(model, heldout_image_batches(images, 2), importance_samples=2)
-    return card_of(run, metrics, {"images": 4, "sha256": "0" * 64})
+    return written_card(run, model.config, metrics, {"images": 4, "sha256": "0" * 64})
 
 
-def card_of(run: RunFolder, metrics: dict[str, float], split: dict[str, Any]) -> ModelCard:
+def written_card(run: RunFolder, config: DeltaVaeConfig, metrics: dict[str, float], split: dict[str, Any]) -> ModelCard:
     results = {
         "run": "a-run",
         "command": "recipe.py",
@@ -91,6 +99,7 @@ def card_of(run: RunFolder, metrics: dict[str, float], split: dict[str, Any]) ->
         "device": "a CPU",
         "versions": {"python": "3"},
         "data": {"name": "four-examples", "source": "this file", "train": split, "heldout": split},
+        "model": model_section(config),
         "metrics": metrics,
     }
     run.results_file.write_text(json.dumps(results))
@@ -221,6 +230,103 @@ def test_a_published_card_loads_from_its_repository_and_branch(tmp_path: Path) -
     run.results_file.write_text(json.dumps(results))
     assert render_card(run).data.datasets == ["somebody/corpus"]
     assert "| data | cc-by-4.0 |" in render_card(run).text
+
+
+def test_a_card_needs_no_more_than_results_json(tmp_path: Path) -> None:
+    card = text_card(tmp_path, "ar1")
+    run = RunFolder(tmp_path / "a-run")
+    shutil.rmtree(run.model)
+    assert str(render_card(run)) == str(card)
+
+
+def test_results_that_do_not_say_what_the_model_is_are_refused(tmp_path: Path) -> None:
+    text_card(tmp_path, "ar1")
+    run = RunFolder(tmp_path / "a-run")
+    results = json.loads(run.results_file.read_text())
+    del results["model"]
+    run.results_file.write_text(json.dumps(results))
+    with pytest.raises(ValueError, match="results.json: has no 'model'; give the results.json of a run, or evaluate"):
+        render_card(run)
+
+
+@pytest.mark.parametrize("prior", [*PRIORS, "none"])
+@pytest.mark.parametrize("make", [text_card, image_card])
+def test_the_card_of_a_part_says_whose_it_is_and_shows_what_concerns_it(make: Any, prior: str, tmp_path: Path) -> None:
+    make(tmp_path, prior)
+    run = RunFolder(tmp_path / "a-run")
+    metrics = json.loads(run.results_file.read_text())["metrics"]
+    config = DeltaVaeConfig.from_pretrained(run.model)
+    rows = {
+        "auxiliary_prior": ["rate, training prior", "rate, auxiliary prior"],
+        "prior": ["rate, training prior", "of it slack", "marginal KL"],
+        "encoder": ["rate, training prior", "mutual information", "active units"],
+        "decoder": ["distortion", "shuffle gap"] if prior != "none" else ["distortion"],
+    }
+    for part, shown in rows.items():
+        if getattr(config, part) is None:
+            continue
+        card = render_card(run, "user/a-part", "dev", part)
+        (table,) = re.findall(r"```text\n(.*?)```", card.text, re.DOTALL)
+        assert [row for row in shown if row not in table] == []
+        assert ("distortion" in table) == (part == "decoder")
+        (code,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+        assert len([line for line in code.splitlines() if line]) <= 6
+        assert 'from_pretrained("user/a-part", revision="dev"' in code
+        assert "`a-run`" in card.text
+        assert part.replace("_", "-") in card.data.tags
+        assert card.data.model_name == f"a-run, {part.replace('_', ' ')}"
+        listed = {result.metric_type: result.metric_value for result in card.data.eval_results}
+        assert listed == {name: pytest.approx(metrics[name]) for name in listed} != {}
+        assert "{{" not in card.text
+    if config.auxiliary_prior is not None:
+        text = " ".join(render_card(run, "user/a-part", part="auxiliary_prior").text.split())
+        less = metrics["rate_nats"] - metrics["auxiliary_rate_nats"]
+        assert f"it takes back {less:.2f} nats" in text if less > 0 else "it takes back nothing" in text
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
+def test_the_architecture_in_committed_results_is_what_their_command_asks_for(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And has as many parameters as the run counted."""
+    results = read_results(file)
+    words = shlex.split(results["command"])
+    recipe = ROOT / words[0]
+    monkeypatch.setattr("sys.argv", words)
+    spec = importlib.util.spec_from_file_location(f"recipe_of_{recipe.stem}", recipe)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    arguments, presets = module.parse_arguments(), recipe.parent / "configs" / recipe.stem
+    if recipe.stem == "lm1b":
+        text = load_config(TextRunConfig, arguments.config, arguments.overrides, presets)
+        tokenizer = train_tokenizer(iter(SENTENCES * 10), 265)
+        tokenizer.add_tokens([f"token-{i}" for i in range(265, text.tokenizer.vocab_size)])
+        config = text_model_config(text, tokenizer)
+    else:
+        images = load_config(ImageRunConfig, arguments.config, arguments.overrides, presets)
+        config = image_model_config(images, (3, 32, 32), 256)  # CIFAR-10's
+    assert results["model"] == model_section(config)
+    with torch.device("meta"):
+        model = (DeltaVaeForCausalLM if recipe.stem == "lm1b" else DeltaVaeForImageGeneration)(config)
+    assert sum(parameter.numel() for parameter in model.parameters()) == results["metrics"]["parameters"]
+
+
+def test_the_committed_cards_are_those_of_the_committed_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a change: python -m delta_vae_lab.cards results/{lm1b-layout,cifar10-lossless}/*.json --output ..."""
+    folder = ROOT / "hub_cards/rendered"
+    monkeypatch.setattr("sys.argv", ["cards", *map(str, RESULTS), "--output", str(tmp_path)])
+    main()
+    assert {file.name for file in folder.iterdir()} == {file.name for file in tmp_path.iterdir()}
+    for file in RESULTS:
+        card = committed_card(file, folder)
+        name = f"{read_results(file)['run']}.md"
+        assert (folder / name).read_text(encoding="utf-8") == str(card)
+        links = re.findall(r"\]\((?!https)(.*?)\)", card.text)
+        assert [(folder / link).resolve() for link in links] == [file]
 
 
 def check_claims(card: ModelCard, said: list[str], unsaid: list[str]) -> None:

@@ -96,13 +96,15 @@ def test_a_line_that_a_kill_cut_short_is_dropped(run: RunFolder) -> None:
 
 def test_results_say_where_they_come_from(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["recipes/lm1b.py", "--config", "quick start"])
-    run.write_results({"rate_nats": 2.5}, config_with(seed=3), "x86_64 CPU", {"name": "builtin"})
+    model = {"decoder": {"latent_dim": 2}}
+    run.write_results({"rate_nats": 2.5}, config_with(seed=3), "x86_64 CPU", {"name": "builtin"}, model)
     results = json.loads(run.results_file.read_text())
     assert results["run"] == "quick"
     assert results["command"] == "recipes/lm1b.py --config 'quick start'"
     assert results["seed"] == 3
     assert results["device"] == "x86_64 CPU"
     assert results["data"] == {"name": "builtin"}
+    assert results["model"] == model
     assert results["metrics"] == {"rate_nats": 2.5}
     assert results["versions"]["torch"] == torch.__version__
     assert results["commit"] == commit()
@@ -110,7 +112,7 @@ def test_results_say_where_they_come_from(run: RunFolder, monkeypatch: pytest.Mo
 
 def test_a_result_that_is_no_number_is_not_written(run: RunFolder) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        run.write_results({"rate_nats": math.nan}, config_with(), "cpu", {})
+        run.write_results({"rate_nats": math.nan}, config_with(), "cpu", {}, {})
     assert not run.results_file.exists()
 
 
@@ -145,10 +147,10 @@ def test_a_device_is_named_with_its_number() -> None:
 
 def test_results_say_what_an_auxiliary_prior_was_fitted_to(tmp_path: Path) -> None:
     run, config = RunFolder(tmp_path), config_with()
-    run.write_results({}, config, "x86_64 CPU", {"name": "builtin"})
+    run.write_results({}, config, "x86_64 CPU", {"name": "builtin"}, {})
     assert "fitted_to" not in json.loads(run.results_file.read_text())
     config.auxiliary_prior.fit_to = "runs/first/model"
-    run.write_results({}, config, "x86_64 CPU", {"name": "builtin"})
+    run.write_results({}, config, "x86_64 CPU", {"name": "builtin"}, {})
     assert json.loads(run.results_file.read_text())["fitted_to"] == "runs/first/model"
 
 

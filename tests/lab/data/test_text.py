@@ -81,7 +81,7 @@ def test_lm1b_follows_tensor2tensors_protocol(lm1b: Path, inside: str) -> None:
     assert text.train == [f"{words} {shard} ." for shard in (1, 2, 99) for words in ("shard", "more of")]
     assert text.heldout == ["heldout 0 ."]
     assert text.name == (inside or "archive")
-    assert text.fingerprint["source"].startswith("3 of the 99 LM1B training shards")
+    assert text.fingerprint["source"].startswith("3 of 99 training shards in the layout of LM1B")
 
 
 def test_parquet_files_are_read_as_datasets_lays_them_out(parquet: Path, sentences: list[str]) -> None:

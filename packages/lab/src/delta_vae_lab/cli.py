@@ -47,6 +47,7 @@ PUSH_EXAMPLES = """\b
 Examples:
   delta-vae push runs/cifar10-quickstart user/delta-vae-digits --dry-run
   delta-vae push runs/lm1b-small user/delta-vae-lm1b --private
+  delta-vae push runs/lm1b-small user/delta-vae-lm1b-prior --part auxiliary_prior
 """
 
 TRAIN_EXAMPLES = """\b
@@ -61,6 +62,24 @@ Examples:
 """
 
 app.add_typer(commands)
+
+
+def show_version(asked: bool) -> None:
+    """Print the version that the six packages have in common, and stop."""
+    if asked:
+        from importlib import metadata  # noqa: PLC0415
+
+        typer.echo(f"delta-vae {metadata.version('delta-vae-lab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_any_verb(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Do nothing: the options of the command itself act by themselves."""
 
 
 @app.command(epilog=DIAGNOSE_EXAMPLES)
@@ -177,6 +196,9 @@ def reproduce(
 def push(
     run: Annotated[Path, typer.Argument(help="the folder of a finished run, with results.json and model/")],
     repo: Annotated[str, typer.Argument(help="on the Hub, as USER/NAME; it is made if need be")],
+    part: Annotated[
+        str | None, typer.Option(help="this alone of the model: auxiliary_prior, prior, encoder or decoder")
+    ] = None,
     private: Annotated[bool, typer.Option("--private", help="only for you and those you let in")] = False,
     revision: Annotated[str | None, typer.Option(help="a branch, made if need be; else main")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the files, render the card, send nothing")] = False,
@@ -184,12 +206,13 @@ def push(
 ) -> None:
     """Publish a run on the Hugging Face Hub, in one commit: the model, its card, results, figures and samples.
 
-    The token is that of `hf auth login`, or HF_TOKEN. The run's own folder stays as it is.
+    With --part one part of the model alone, with a card of its own. The token is that of `hf auth login`, or HF_TOKEN.
+    The run's own folder stays as it is.
     """
     with verb(debug):
         from delta_vae_lab.publishing import publish  # noqa: PLC0415
 
-        typer.echo(publish(run, repo, private=private, revision=revision, dry_run=dry_run))
+        typer.echo(publish(run, repo, part=part, private=private, revision=revision, dry_run=dry_run))
 
 
 @app.command(epilog=TRAIN_EXAMPLES)
@@ -203,6 +226,9 @@ def train(
     data: Annotated[str | None, typer.Option(help="in place of the data.name of the config")] = None,
     output_dir: Annotated[Path | None, typer.Option(help="of the run; else runs/KIND-CONFIG")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint, if there is one")] = False,
+    tracker: Annotated[
+        str | None, typer.Option(metavar="NAME", help="tensorboard (the default), trackio, wandb or none")
+    ] = None,
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="USER/NAME", help="publish the finished run in this repository")
     ] = None,
@@ -225,6 +251,7 @@ def train(
             data=data,
             output_dir=output_dir,
             resume=resume,
+            tracker=tracker,
             push_to_hub=push_to_hub,
             overrides=overrides or [],
         )

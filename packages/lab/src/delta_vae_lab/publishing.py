@@ -34,27 +34,36 @@ def check_publishable(repo: str) -> None:
         )
 
 
-def publish(run: Path, repo: str, *, private: bool = False, revision: str | None = None, dry_run: bool = False) -> str:
+def publish(
+    run: Path,
+    repo: str,
+    *,
+    part: str | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    dry_run: bool = False,
+) -> str:
     """Publish the folder of a finished run in the repository USER/NAME, which is made if need be.
 
-    private: a new repository is only for its owner; one that is public already is refused. revision: a branch, made if
-    need be. Gives the URL of the commit; with `dry_run` a list of the files with their sizes, and nothing is sent. What
-    an earlier run left in figures/ and samples/, or as weights, is taken away in the same commit.
+    part: of the model this alone, a name of `PARTS`. private: a new repository is only for its owner; one that is
+    public already is refused. revision: a branch, made if need be. Gives the URL of the commit; with `dry_run` a list
+    of the files with their sizes, and nothing is sent. What was published there before and is not now is taken away.
     """
     _check_name(repo)
-    uploads = repository_files(RunFolder(run), repo, revision)
+    uploads = repository_files(RunFolder(run), repo, revision, part)
     if dry_run:
         return _listing(uploads, repo, revision)
     check_publishable(repo)
     api = HfApi()
-    options = [*(["--private"] if private else []), *(["--revision", revision] if revision is not None else [])]
+    options = ["--part", part] if part is not None else []
+    options += [*(["--private"] if private else []), *(["--revision", revision] if revision is not None else [])]
     with _told_in_one_line(repo, shlex.join(["delta-vae", "push", str(run), repo, *options])):
         api.create_repo(repo, private=private or None, exist_ok=True)
+        if private and not api.model_info(repo).private:
+            raise ValueError(f"{repo}: is public; make it private in its settings first, or leave --private out")
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
         there = api.model_info(repo, revision=revision)
-        if private and not there.private:
-            raise ValueError(f"{repo}: is public; make it private in its settings first, or leave --private out")
         names = {upload.name for upload in uploads}
         left = [file.rfilename for file in there.siblings or [] if is_published_by_us(file.rfilename)]
         commit = api.create_commit(
@@ -63,7 +72,7 @@ def publish(run: Path, repo: str, *, private: bool = False, revision: str | None
                 *(CommitOperationAdd(upload.name, upload.content) for upload in uploads),
                 *(CommitOperationDelete(name) for name in left if name not in names),
             ],
-            commit_message=f"Publish the run {run.resolve().name}",
+            commit_message=f"Publish the {'run' if part is None else f'{part} of the run'} {run.resolve().name}",
             revision=revision,
         )
     return str(commit.commit_url)

@@ -10,7 +10,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from delta_vae import DeltaVaeModel
-from delta_vae_lab.cards import write_card
+from delta_vae_lab.cards import model_section, write_card
 from delta_vae_lab.data.batch import Batch
 from delta_vae_lab.evaluation import estimate, evaluate
 from delta_vae_lab.figures import write_figures
@@ -71,7 +71,8 @@ def write_report(
     }
     if training_seconds is not None:
         metrics["training_seconds"] = round(training_seconds, 1)
-    run.write_results(metrics, config, describe_device(accelerator.device, accelerator.num_processes), data)
+    device = describe_device(accelerator.device, accelerator.num_processes)
+    run.write_results(metrics, config, device, data, model_section(model.config))
     profile = rate_profile(model, record) if model.prior is not None else None
     about = {"data": data["name"], "seed": config.seed}
     write_figures(run.figures, run.metrics(), profile, **about, modality=modality_of(metrics))

@@ -108,10 +108,16 @@ class RunFolder:
         partial.replace(self.metrics_file)
 
     def write_results(
-        self, metrics: Mapping[str, float], config: RunConfig, device: str, data: Mapping[str, Any]
+        self,
+        metrics: Mapping[str, float],
+        config: RunConfig,
+        device: str,
+        data: Mapping[str, Any],
+        model: Mapping[str, Any],
     ) -> None:
-        """Write results.json: the metrics, unit-suffixed, and everything needed to produce them again."""
-        results = {"run": self.path.resolve().name, **provenance(config, device), "data": dict(data)}
+        """Write results.json: the metrics, unit-suffixed, the model's architecture, and what produces them again."""
+        origin = provenance(config, device)
+        results = {"run": self.path.resolve().name, **origin, "data": dict(data), "model": dict(model)}
         if (trained := config.auxiliary_prior.fit_to) is not None:
             results["fitted_to"] = trained  # where all but the auxiliary prior is from
         partial = self.path / "results.json.partial"

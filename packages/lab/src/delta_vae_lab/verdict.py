@@ -185,8 +185,9 @@ def _note(metrics: Mapping[str, float | int], name: str) -> str:
             notes.append("at most this, for I(x; z) is near its cap")
     else:
         return ""
-    if metrics[f"information_{examples}"] < metrics[examples]:
-        notes.append(f"{metrics[f'information_{examples}']:,} {examples}")
+    told_of = metrics.get(f"information_{examples}", metrics[examples])  # the first results do not say: of all
+    if told_of < metrics[examples]:
+        notes.append(f"{told_of:,} {examples}")
     return f" ({'; '.join(notes)})" if notes else ""
 
 

@@ -54,7 +54,8 @@ def _lm1b_files(root: Path) -> TextFiles:
         )
     if not heldout.is_file():
         raise ValueError(f"{heldout} is missing: LM1B is evaluated on this shard; unpack the LM1B archive again")
-    return TextFiles(shards, [heldout], f"{len(shards)} of the 99 LM1B training shards, {LM1B_HELDOUT_SHARD}")
+    found = f"{len(shards)} of 99 training shards in the layout of LM1B, held out: {LM1B_HELDOUT_SHARD}"
+    return TextFiles(shards, [heldout], found)
 
 
 def _folder_files(folder: Path) -> TextFiles:
