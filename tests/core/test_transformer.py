@@ -13,7 +13,8 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import StaticLayer
 
 from delta_vae_core import TransformerConfig, TransformerPreTrainedModel, TransformerStack, checked, lengths_to_mask
-from delta_vae_core.transformer import AttentionLayout, LatentAttention, ResidualLinear, Rotary, SelfAttention
+from delta_vae_core.attention import AttentionLayout, LatentAttention, ResidualLinear, SelfAttention
+from delta_vae_core.rotary import Rotary
 
 B, L, H, D, HEADS, LAYERS = 3, 6, 8, 3, 2, 2
 

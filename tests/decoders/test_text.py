@@ -79,6 +79,28 @@ def test_token_by_token_with_a_cache_equals_the_whole(variant: dict) -> None:
         torch.testing.assert_close(part, whole[:, first:last], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_drawing_step_by_step_reads_as_the_whole(variant: dict) -> None:
+    decoder = build(**variant)
+    x, z = example(decoder)
+    whole = decoder(x, z).logits
+    with torch.no_grad():
+        next_logits = decoder.step_by_step(2, L, z)
+        read = torch.cat((torch.zeros(2, 1, dtype=torch.long), x[:, :-1]), dim=1)
+        found = [next_logits(tokens) for tokens in read.unbind(1)]
+    torch.testing.assert_close(torch.stack(found, 1), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_padded_latents_are_not_seen_step_by_step_either() -> None:
+    decoder = build(latent_dim=D, latent_attention="full")
+    x, z = example(decoder)
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]], dtype=torch.bool)
+    with torch.no_grad():
+        start = torch.zeros(2, dtype=torch.long)
+        found = decoder.step_by_step(2, L, z, mask)(start)
+        torch.testing.assert_close(found, decoder(x, z, mask).logits[:, 0], atol=1e-5, rtol=1e-4)
+
+
 def test_log_prob_is_the_log_softmax_at_the_token() -> None:
     logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
     x = torch.tensor([[0, 4, 2], [1, 1, 3]])
@@ -116,6 +138,8 @@ def test_latents_that_do_not_fit_are_refused(latents: torch.Tensor | None, messa
     decoder = build(latent_dim=D)
     with pytest.raises(ValueError, match=message):
         decoder(example(decoder)[0], latents)
+    with pytest.raises(ValueError, match=message):
+        decoder.step_by_step(2, L, latents)
 
 
 def test_latents_for_a_decoder_without_are_refused() -> None:

@@ -38,6 +38,28 @@ def test_greedy_generation_equals_full_recomputation(model: DeltaVaeForCausalLM,
     assert generated.tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"temperature": 0.7, "top_k": 5},
+        {"top_p": 0.8, "repetition_penalty": 1.3},
+        {"num_return_sequences": 3, "min_new_tokens": 4},
+    ],
+    ids=str,
+)
+def test_random_draws_step_by_step_are_those_with_transformers_cache(model: DeltaVaeForCausalLM, how: dict) -> None:
+    """Step by step is what `generate` does by itself; a `use_cache` that is asked for is transformers' own loop."""
+    latents = torch.randn(2, 10, 3, generator=torch.Generator().manual_seed(0)) if model.config.latent_dim else None
+    where = {"num_sequences": 2} if latents is None else {"latents": latents}
+    how = {"max_new_tokens": 10, "do_sample": True} | how
+    drawn = [
+        model.generate(**where, **how, **path, generator=torch.Generator().manual_seed(1))
+        for path in ({}, {"use_cache": True})
+    ]
+    assert drawn[0].tolist() == drawn[1].tolist()
+
+
 def test_a_prompt_is_continued(build_model: Build) -> None:
     model = build_model()
     latents = torch.randn(1, 10, 3, generator=torch.Generator().manual_seed(0))

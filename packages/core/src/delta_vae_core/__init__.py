@@ -9,6 +9,7 @@ from delta_vae_core.pixel_steps import PixelSteps
 from delta_vae_core.pixels import PixelConfig, PixelPreTrainedModel, PixelStack
 from delta_vae_core.sequences import check_right_padded, check_token_ids, flip, lengths_to_mask
 from delta_vae_core.transformer import TransformerConfig, TransformerPreTrainedModel, TransformerStack
+from delta_vae_core.transformer_steps import Product, TransformerSteps
 from delta_vae_core.units import bits_to_nats, nats_to_bits
 
 __all__ = [
@@ -19,10 +20,12 @@ __all__ = [
     "PixelPreTrainedModel",
     "PixelStack",
     "PixelSteps",
+    "Product",
     "StrictConfig",
     "TransformerConfig",
     "TransformerPreTrainedModel",
     "TransformerStack",
+    "TransformerSteps",
     "bits_to_nats",
     "check_images",
     "check_right_padded",

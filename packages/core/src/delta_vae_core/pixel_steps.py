@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from delta_vae_core.attention import LatentAttention, SelfAttention
 from delta_vae_core.pixels import PixelGroup, PixelLayer, PixelStack, RightConv
-from delta_vae_core.transformer import LatentAttention, Rotary, SelfAttention
+from delta_vae_core.rotary import Rotary
 
 
 class PixelSteps:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
+from delta_vae_core.attention import AttentionLayout, LatentAttention, ResidualLinear, SelfAttention
 from delta_vae_core.configuration import StrictConfig, require
-from delta_vae_core.transformer import AttentionLayout, LatentAttention, ResidualLinear, Rotary, SelfAttention
+from delta_vae_core.rotary import Rotary
 
 MODES = ("strict", "inclusive")
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"relu": F.relu, "elu": F.elu}

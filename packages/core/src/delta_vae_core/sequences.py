@@ -21,7 +21,7 @@ def check_right_padded(mask: Tensor) -> None:
 
 def flip(x: Tensor, mask: Tensor | None = None) -> Tensor:
     """Reverse (B, L, ...) along L, each row within its own length; padding stays where it is."""
-    if mask is None:
+    if mask is None or (mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all())):
         return x.flip(1)
     steps = torch.arange(x.shape[1], device=x.device)
     length = mask.sum(1, keepdim=True)

@@ -7,8 +7,6 @@ one on the reversed sequence, so both directions use the same fast causal kernel
 
 # Like every config module: no `from __future__ import annotations`.
 import math
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +14,9 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 from transformers import initialization as init
 
+from delta_vae_core.attention import AttentionLayout, LatentAttention, ResidualLinear, SelfAttention
 from delta_vae_core.configuration import StrictConfig, require
+from delta_vae_core.rotary import Rotary
 from delta_vae_core.sequences import flip
 
 DIRECTIONS = ("causal", "anticausal", "none")
@@ -77,10 +77,6 @@ class TransformerPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
 
 
-class ResidualLinear(nn.Linear):
-    """A projection back into the residual stream."""
-
-
 class TransformerStack(nn.Module):
     """(B, L, H) -> (B, L, H). Step t sees steps <= t (causal), >= t (anticausal) or all (none).
 
@@ -122,16 +118,20 @@ class TransformerStack(nn.Module):
             return flip(self._run(flip(x, mask), mask, None, None, None), mask)
         return self._run(x, mask, latents, latent_mask, cache)
 
+    def check_length(self, steps: int) -> None:
+        """Raise `ValueError` for a longer sequence than the stack was built for."""
+        if steps > self.max_positions:
+            raise ValueError(
+                f"a sequence of {steps} steps is over max_positions={self.max_positions}: "
+                "shorten it, or build the model with a larger max_positions"
+            )
+
     def _run(
         self, x: Tensor, mask: Tensor | None, latents: Tensor | None, latent_mask: Tensor | None, cache: Cache | None
     ) -> Tensor:
         past = int(cache.get_seq_length()) if cache is not None else 0
         end = past + x.shape[1]
-        if end > self.max_positions:
-            raise ValueError(
-                f"a sequence of {end} steps is over max_positions={self.max_positions}: "
-                "shorten it, or build the model with a larger max_positions"
-            )
+        self.check_length(end)
         steps = torch.arange(past, end, device=x.device)
         rotary = Rotary(steps, self.head_size)
         if self.positions is not None:
@@ -168,68 +168,16 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,
-        own: "AttentionLayout",
+        own: AttentionLayout,
         cache: Cache | None,
         latents: Tensor | None,
-        over_latents: "AttentionLayout",
+        over_latents: AttentionLayout,
         latent_cache: Cache | None,
     ) -> Tensor:
         x = x + self.attention(self.attention_norm(x), own, cache)
         if latents is not None:
             x = x + self.latent_attention(self.latent_norm(x), latents, over_latents, latent_cache)
         return x + self.mlp(self.mlp_norm(x))
-
-
-class AttentionSizes(Protocol):
-    """What attention asks of a config."""
-
-    hidden_size: int
-    num_heads: int
-    dropout: float | int
-
-
-class SelfAttention(nn.Module):
-    """Multi-head attention of a sequence over itself, one fused projection."""
-
-    def __init__(self, config: AttentionSizes, layer: int) -> None:
-        super().__init__()
-        self.layer = layer
-        self.num_heads = config.num_heads
-        self.dropout = float(config.dropout)
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.output = ResidualLinear(config.hidden_size, config.hidden_size)
-        self.residual_dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, layout: "AttentionLayout", cache: Cache | None) -> Tensor:
-        q, k, v = (split_heads(part, self.num_heads) for part in self.qkv(x).chunk(3, dim=-1))
-        q, k = layout.rotate(q, k)
-        if cache is not None:
-            k, v = cache.update(k, v, self.layer)
-        attended = layout.attend(q, k, v, self.dropout if self.training else 0.0)
-        return self.residual_dropout(self.output(merge_heads(attended)))
-
-
-class LatentAttention(nn.Module):
-    """Multi-head attention of a sequence (B, L, H) over latents (B, T, D), by relative position."""
-
-    def __init__(self, config: AttentionSizes, layer: int, latent_dim: int) -> None:
-        super().__init__()
-        self.layer = layer
-        self.num_heads = config.num_heads
-        self.dropout = float(config.dropout)
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key_value = nn.Linear(latent_dim, 2 * config.hidden_size)
-        self.output = ResidualLinear(config.hidden_size, config.hidden_size)
-        self.residual_dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, latents: Tensor, layout: "AttentionLayout", cache: Cache | None) -> Tensor:
-        q = split_heads(self.query(x), self.num_heads)
-        k, v = (split_heads(part, self.num_heads) for part in self.key_value(latents).chunk(2, dim=-1))
-        q, k = layout.rotate(q, k)
-        if cache is not None:
-            k, v = cache.update(k, v, self.layer)
-        attended = layout.attend(q, k, v, self.dropout if self.training else 0.0)
-        return self.residual_dropout(self.output(merge_heads(attended)))
 
 
 class FeedForward(nn.Module):
@@ -244,64 +192,3 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.output(F.gelu(self.inner(x), approximate="tanh")))
-
-
-@dataclass(frozen=True)
-class AttentionLayout:
-    """Where queries and keys stand, and which keys a query sees: those up to its own step, or all that `mask` counts.
-
-    `past` steps came before the queries; `mask`, (B, keys) or (B, queries, keys), is for attention that is not causal.
-    """
-
-    query_rotary: "Rotary | None"
-    key_rotary: "Rotary | None"
-    past: int
-    causal: bool
-    mask: Tensor | None = None
-
-    def rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys with their positions in them; as they are where positions are learned."""
-        if self.query_rotary is None or self.key_rotary is None:
-            return q, k
-        return self.query_rotary(q), self.key_rotary(k)
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """Scaled dot-product attention, (B, heads, L, head size)."""
-        queries, keys = q.shape[2], k.shape[2]
-        if not self.causal:
-            mask = self.mask
-            if mask is not None:
-                mask = (mask if mask.dim() == 3 else mask[:, None]).bool()[:, None]
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        if keys == queries:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
-        if queries == 1 and keys == self.past + 1:
-            return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        # Several queries over a cache, or a static cache longer than what it holds.
-        step = self.past + torch.arange(queries, device=q.device)
-        mask = torch.arange(keys, device=q.device) <= step[:, None]
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-
-
-class Rotary:
-    """Rotary positions (Su et al. 2021): features (i, i + head_size / 2) turn by step * 10000^(-2i / head_size)."""
-
-    def __init__(self, steps: Tensor, head_size: int) -> None:
-        exponent = torch.arange(0, head_size, 2, device=steps.device, dtype=torch.float32) / head_size
-        angle = steps[:, None].float() * 10000.0**-exponent
-        self.cos, self.sin = angle.cos(), angle.sin()
-
-    def __call__(self, x: Tensor) -> Tensor:
-        cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
-
-
-def split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """(B, L, H) -> (B, heads, L, H / heads)."""
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
-
-
-def merge_heads(x: Tensor) -> Tensor:
-    """(B, heads, L, H / heads) -> (B, L, H)."""
-    return x.transpose(1, 2).flatten(2)

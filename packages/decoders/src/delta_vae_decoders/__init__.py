@@ -3,7 +3,7 @@
 from transformers import AutoConfig, AutoModel
 
 from delta_vae_decoders.image import ImageDecoder, ImageDecoderConfig
-from delta_vae_decoders.likelihoods import CategoricalLikelihood
+from delta_vae_decoders.likelihoods import CategoricalLikelihood, LinearCategoricalLikelihood
 from delta_vae_decoders.pixel_likelihoods import CategoricalPixels, DiscretizedLogisticMixture
 from delta_vae_decoders.text import TextDecoder, TextDecoderConfig
 
@@ -13,6 +13,7 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "ImageDecoder",
     "ImageDecoderConfig",
+    "LinearCategoricalLikelihood",
     "TextDecoder",
     "TextDecoderConfig",
 ]

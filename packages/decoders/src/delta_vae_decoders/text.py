@@ -1,19 +1,24 @@
 """The text decoder: an autoregressive Transformer that attends over the latents."""
 
 # Like every config module: no `from __future__ import annotations`.
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache
 
 from delta_vae_core import (
+    Product,
     TransformerConfig,
     TransformerPreTrainedModel,
     TransformerStack,
+    TransformerSteps,
     check_token_ids,
     checked,
     require,
 )
-from delta_vae_decoders.likelihoods import CategoricalLikelihood
+from delta_vae_decoders.likelihoods import LinearCategoricalLikelihood
 
 
 @checked
@@ -76,7 +81,9 @@ class TextDecoder(TransformerPreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         self.head = new_embeddings
 
-    def forward(self, x: Tensor, latents: Tensor | None = None, mask: Tensor | None = None) -> CategoricalLikelihood:
+    def forward(
+        self, x: Tensor, latents: Tensor | None = None, mask: Tensor | None = None
+    ) -> LinearCategoricalLikelihood:
         """The likelihood of the tokens x (B, L), mask (B, L): it reads BOS and x up to the last but one."""
         start = x.new_full((x.shape[0], 1), self.config.bos_token_id)
         return self.read(torch.cat((start, x[:, :-1]), dim=1), latents, latent_mask=mask)
@@ -89,7 +96,7 @@ class TextDecoder(TransformerPreTrainedModel):
         cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         last: int = 0,
-    ) -> CategoricalLikelihood:
+    ) -> LinearCategoricalLikelihood:
         """What follows each of `tokens` (B, L), the first of them BOS; or `tokens` follow what `cache` holds.
 
         `latents`: one for each of `tokens` where the attention over them is causal, else all of them, of which
@@ -100,26 +107,47 @@ class TextDecoder(TransformerPreTrainedModel):
             check_token_ids(tokens, self.config.vocab_size)
             inputs_embeds = self.embedding(tokens)
         if self.config.latent_dim:
-            latents = self._checked_latents(latents, inputs_embeds)
+            latents = self._checked_latents(latents, *inputs_embeds.shape[:2]).to(inputs_embeds.dtype)
             if self.latent_embedding is not None:
                 inputs_embeds = inputs_embeds + self.latent_embedding(self._aligned(latents, inputs_embeds, cache))
         elif latents is not None:
             raise ValueError("latents were given to a decoder with latent_dim=0: leave them out")
         hidden = self.stack(inputs_embeds, None, latents, latent_mask, cache)
-        return CategoricalLikelihood(self.head(hidden[:, -last:] if last else hidden))
+        return LinearCategoricalLikelihood(hidden[:, -last:] if last else hidden, self.head.weight)
 
-    def _checked_latents(self, latents: Tensor | None, embeddings: Tensor) -> Tensor:
+    def step_by_step(
+        self, batch: int, steps: int, latents: Tensor | None = None, latent_mask: Tensor | None = None
+    ) -> Callable[[Tensor], Tensor]:
+        """For drawing at most `steps` tokens: a function of the last ones (B,), BOS first, to the next logits (B, V).
+
+        `latents` (B, T, D), T = steps where the attention over them is causal, and `latent_mask` are those of the whole
+        sequence. The logits are `read`'s up to rounding. Call it in evaluation mode, under `torch.no_grad`.
+        """
+        shift: tuple[Tensor, ...] | None = None
+        if self.config.latent_dim:
+            latents = self._checked_latents(latents, batch, steps).to(self.dtype)
+            if self.latent_embedding is not None:
+                shift = self.latent_embedding(latents).unbind(1)
+        run = TransformerSteps(self.stack, batch, steps, latents, latent_mask)
+        table, head = self.embedding.weight, Product.of(self.head, batch)
+
+        def next_logits(tokens: Tensor) -> Tensor:
+            x = F.embedding(tokens, table)
+            return head(run(x if shift is None else x + shift[run.step]))
+
+        return next_logits
+
+    def _checked_latents(self, latents: Tensor | None, batch: int, steps: int) -> Tensor:
         size = self.config.latent_dim
         if latents is None:
             raise ValueError(f"no latents were given to a decoder with latent_dim={size}: pass (B, T, {size})")
-        batch, steps = embeddings.shape[:2]
         aligned = self.config.latent_attention == "full" or latents.shape[1] == steps
         if latents.dim() != 3 or latents.shape[0] != batch or latents.shape[2] != size or not aligned:
             raise ValueError(
                 f"latents of shape {tuple(latents.shape)} for tokens {(batch, steps)}: "
                 f"the decoder needs {(batch, steps, size)}, one latent a predicted token"
             )
-        return latents.to(embeddings.dtype)
+        return latents
 
     def _aligned(self, latents: Tensor, embeddings: Tensor, cache: Cache | None) -> Tensor:
         if self.config.latent_attention == "causal":

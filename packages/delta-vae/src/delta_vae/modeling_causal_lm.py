@@ -14,9 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationMixin
+from transformers.generation import GenerationMode
 
+from delta_vae.drawing import PLAIN_SETTINGS, draw_step_by_step
 from delta_vae.modeling_delta_vae import DeltaVaeModel, DeltaVaeOutput, spherical_interpolation
 from delta_vae_core import DiagonalGaussian, check_right_padded
+from delta_vae_decoders import TextDecoder
 
 
 @dataclass
@@ -145,8 +148,23 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
                 kwargs["latent_mask"] = latent_mask[:, :needed]
         elif latents is not None:
             raise ValueError("latents were given to a model with latent_dim=0: leave them out")
+        if "custom_generate" not in kwargs and self._draws_step_by_step(inputs, kwargs):
+            kwargs["custom_generate"] = draw_step_by_step
         with _seeded(generator):
             return super().generate(inputs, **kwargs)  # type: ignore[misc,return-value]
+
+    def _draws_step_by_step(self, inputs: Tensor, kwargs: dict[str, Any]) -> bool:
+        """Whether `draw_step_by_step` can do what is asked: greedy or random draws from BOS by our own decoder."""
+        settings = kwargs.get("generation_config") or self.generation_config
+        return (
+            isinstance(self.decoder, TextDecoder)
+            and not self.training
+            and inputs.shape[1] == 1
+            and kwargs.keys() <= PLAIN_SETTINGS
+            and settings.get_generation_mode() in (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH)
+            and settings.use_cache is not False
+            and not settings.return_dict_in_generate
+        )
 
     def _latent_steps(self, prompt: int, latents: Tensor | None, kwargs: dict[str, Any]) -> int:
         """Positions that will be read; where no length is asked for, one is set: all latents, or all positions."""
