@@ -61,6 +61,18 @@ def test_versions_are_compared_as_installers_do(installed: str, needed: str) -> 
     assert bool(older) == (Version(installed) < Version(needed))
 
 
+def test_what_an_extra_needs_may_be_missing_but_not_too_old() -> None:
+    asked = ['trackio>=0.43 ; extra == "trackio"', 'wandb>=0.31 ; extra == "wandb"']
+
+    def version(name: str) -> str:
+        if name == "wandb":
+            raise metadata.PackageNotFoundError(name)
+        return "0.42"
+
+    _, trackio = packages(asked, version)
+    assert trackio.problem == 'is older than 0.43, the oldest supported: pip install --upgrade "trackio>=0.43"'
+
+
 def test_our_own_requirements_can_all_be_read_and_hold_here() -> None:
     requirements = metadata.requires("delta-vae-lab")
     assert requirements

@@ -41,13 +41,19 @@ def examine() -> list[Finding]:
 
 
 def packages(requirements: Sequence[str], version: Callable[[str], str] = metadata.version) -> Iterator[Finding]:
-    """Our packages, which go in step, and what they need, each against its requirement such as `torch>=2.11`."""
+    """Our packages, which go in step, and what they need, each against its requirement such as `torch>=2.11`.
+
+    What an extra needs may be missing; if it is there it must be new enough.
+    """
     yield Finding(LAB, version(LAB))
-    for requirement in requirements:
-        name, operator, needed = _parsed(requirement)
+    for line in requirements:
+        requirement, _, extra = line.partition("; extra == ")
+        name, operator, needed = _parsed(requirement.strip())
         try:
             installed = version(name)
         except metadata.PackageNotFoundError:
+            if extra:
+                continue
             yield Finding(name, "missing", f'is not installed: pip install "{requirement}"')
             continue
         problem = None
