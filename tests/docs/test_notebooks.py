@@ -2,7 +2,7 @@
 
 After a change of a notebook, or of what it prints, run it anew and store what comes of it:
 
-    uv run jupyter nbconvert --execute --inplace --ExecutePreprocessor.record_timing=False docs/notebooks/*.ipynb
+    uv run python docs/notebooks/execute.py
 
 A cell tagged `varies` prints what depends on the last bits of a trained model, or on the text of the Python that runs
 it: there another machine prints something else. What every other cell prints is the same anywhere. Pictures are not
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(ROOT.glob("docs/notebooks/*.ipynb"))
 LARGEST = 400_000  # bytes: a page of the site, and a file whose every version git keeps
 ABSOLUTE_PATH = re.compile(r"""(?:^|[\s'"(=])(?:/[\w.-]+/|[A-Za-z]:\\)""", re.MULTILINE)
-COMMAND = [sys.executable, "-m", "nbconvert", "--execute", "--inplace", "--ExecutePreprocessor.record_timing=False"]
+EXECUTE = ROOT / "docs/notebooks/execute.py"
 
 each_notebook = pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in NOTEBOOKS])
 
@@ -86,7 +86,7 @@ def test_its_format_is_valid_and_its_metadata_say_no_more_than_they_must(path: P
 @pytest.mark.slow
 @each_notebook
 def test_running_it_gives_what_is_stored(path: Path, tmp_path: Path) -> None:
-    for module in ("nbconvert", "ipykernel"):
+    for module in ("nbclient", "ipykernel"):
         pytest.importorskip(module, reason="the notebooks group is not installed")
     stored = read(path)
     bare = {**stored, "cells": [dict(cell) for cell in stored["cells"]]}
@@ -97,7 +97,7 @@ def test_running_it_gives_what_is_stored(path: Path, tmp_path: Path) -> None:
     own = {"IPYTHONDIR": str(tmp_path / "ipython"), "JUPYTER_CONFIG_DIR": str(tmp_path / "jupyter")}  # not the user's
 
     finished = subprocess.run(
-        [*COMMAND, copy], cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, check=False
+        [sys.executable, EXECUTE, copy], cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, check=False
     )
 
     assert finished.returncode == 0, finished.stderr

@@ -47,8 +47,8 @@ def packages(requirements: Sequence[str], version: Callable[[str], str] = metada
     """
     yield Finding(LAB, version(LAB))
     for line in requirements:
-        requirement, _, extra = line.partition("; extra == ")
-        name, operator, needed = _parsed(requirement.strip())
+        requirement, _, extra = (part.strip() for part in line.partition("; extra == "))
+        name, operator, needed = _parsed(requirement)
         try:
             installed = version(name)
         except metadata.PackageNotFoundError:
