@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache
 
+from delta_vae_core.causal_products import causal_attention, is_faster
 from delta_vae_core.rotary import Rotary, split_heads
 
 
@@ -90,6 +91,8 @@ class AttentionLayout:
                 mask = (mask if mask.dim() == 3 else mask[:, None]).bool()[:, None]
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         if keys == queries:
+            if is_faster(q, queries, dropout):
+                return causal_attention(q, k, v)
             return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
         if queries == 1 and keys == self.past + 1:
             return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
