@@ -1,84 +1,138 @@
-"""Times with their spread, what they were measured on, and the table and the JSON file that say both."""
+"""Measuring in rounds: everything that is compared is timed once in each round, so that a slow minute slows all of it.
+
+A row compares ours with a peer: the medians of both, and the median, least and greatest over the rounds of the ratio
+within a round. A row without a peer says how much something takes, and its target is of that.
+"""
 
 from __future__ import annotations
 
 import json
-import platform
-import shlex
-import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from delta_vae_lab.run_folder import commit, describe_device
+ROOT = Path(__file__).parents[1]
 
-VERSIONS = ("delta-vae", "transformers")
+Values = npt.NDArray[np.float64]
+Timers = Mapping[str, Callable[[], float]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure: `smoke` asks for tiny sizes, which show that everything runs and measure nothing."""
+
+    rounds: int
+    device: torch.device
+    smoke: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; ratio is ours / theirs. The target is of the ratio, or without a peer of `ours`."""
+
+    row: str
+    ours: float
+    ours_min: float
+    ours_max: float
+    unit: str
+    peer: str | None
+    theirs: float | None
+    ratio: float | None
+    ratio_min: float | None
+    ratio_max: float | None
+    at_least: float | None
+    at_most: float | None
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """What a benchmark answers: `rows` of equal keys, units in the names; `settings` and `notes` say what was timed."""
+    """What a benchmark answers; `sizes` and `notes` say what was measured."""
 
-    rows: Sequence[Mapping[str, float | int | str]]
-    settings: Mapping[str, Any]
+    rows: Sequence[Row]
+    sizes: Mapping[str, Any]
     notes: Sequence[str]
-    device: torch.device
 
 
-def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock seconds of one call, all that it started on the device included."""
+def seconds(run: Callable[[], object], device: torch.device, calls: int = 1) -> float:
+    """Wall-clock seconds of one of so many calls, all that they started on the device included."""
     _wait(device)
     start = time.perf_counter()
-    run()
+    for _ in range(calls):
+        run()
     _wait(device)
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / calls
 
 
-def summary(name: str, times: Sequence[float], factor: float = 1.0) -> dict[str, float]:
-    """Median, least and greatest of `factor` times the times, as `NAME`, `NAME_min` and `NAME_max`."""
-    scaled = [factor * value for value in times]
-    return {name: statistics.median(scaled), f"{name}_min": min(scaled), f"{name}_max": max(scaled)}
+def in_rounds(timers: Timers, rounds: int, warm_up: bool = True) -> dict[str, Values]:
+    """What each timer says in each round, (rounds,), all of them in turn; before, each is called once in vain."""
+    if warm_up:
+        for timer in timers.values():
+            timer()
+    measured = [{name: timer() for name, timer in timers.items()} for _ in range(rounds)]
+    return {name: np.array([one[name] for one in measured]) for name in timers}
 
 
-def report(name: str, measured: Measurements, output: Path | None = None) -> str:
-    """A plain table and its notes; with `output` also a JSON file with all that it takes to measure again."""
-    environment = {
-        "benchmark": name,
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
-        "commit": commit(),
-        "device": describe_device(measured.device, 1),
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}
-        | {package: metadata.version(package) for package in VERSIONS},
-    }
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        content = environment | {
-            "settings": dict(measured.settings),
-            "notes": list(measured.notes),
-            "rows": [dict(row) for row in measured.rows],
-        }
-        output.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    lines = [f"{name}: {environment['device']}, {environment['threads']} threads, torch {torch.__version__}"]
-    lines += [", ".join(f"{key} {value}" for key, value in measured.settings.items()), "", *_table(measured.rows), ""]
-    return "\n".join([*lines, *measured.notes])
+def compare(
+    row: str,
+    unit: str,
+    ours: Values,
+    peer: str,
+    theirs: Values,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Row:
+    """The row of two things measured in the same rounds, (rounds,) each."""
+    ratio = ours / theirs
+    return Row(
+        row=row,
+        ours=float(np.median(ours)),
+        ours_min=float(ours.min()),
+        ours_max=float(ours.max()),
+        unit=unit,
+        peer=peer,
+        theirs=float(np.median(theirs)),
+        ratio=float(np.median(ratio)),
+        ratio_min=float(ratio.min()),
+        ratio_max=float(ratio.max()),
+        at_least=at_least,
+        at_most=at_most,
+    )
 
 
-def _table(rows: Sequence[Mapping[str, float | int | str]]) -> list[str]:
-    """Columns of the rows' keys, flush right, numbers with 4 significant digits."""
-    cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+def plain(row: str, unit: str, ours: Values, *, at_most: float | None = None) -> Row:
+    """The row of something without a peer, (rounds,)."""
+    return Row(
+        row=row,
+        ours=float(np.median(ours)),
+        ours_min=float(ours.min()),
+        ours_max=float(ours.max()),
+        unit=unit,
+        peer=None,
+        theirs=None,
+        ratio=None,
+        ratio_min=None,
+        ratio_max=None,
+        at_least=None,
+        at_most=at_most,
+    )
 
 
-def _cell(value: float | str) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def in_fresh_process(module: str, arguments: Mapping[str, object], *launcher: str) -> Any:
+    """What `python -m MODULE JSON` prints last, as JSON; `launcher` comes between `python` and `-m`."""
+    command = [sys.executable, *launcher, "-m", module, json.dumps(arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{module} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _wait(device: torch.device) -> None:

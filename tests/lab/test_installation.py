@@ -54,11 +54,6 @@ def test_what_does_not_suit_is_named_with_its_remedy(requirement: str, problem: 
     assert problems(requirement) == [(Requirement(requirement).name, problem)]
 
 
-def test_what_an_extra_needs_may_be_missing_but_not_too_old() -> None:
-    assert problems("trackio>=0.43 ; extra == 'trackio'") == []
-    assert problems("numpy>=2.10 ; extra == 'arrays'") == problems("numpy>=2.10") != []
-
-
 @pytest.mark.parametrize("installed", ["2.9", "2.11", "2.11.0", "2.11.1", "2.11.0+cpu", "3.0.0", "2.2.12"])
 @pytest.mark.parametrize("needed", ["2.11", "2.11.0", "2.2", "3"])
 def test_versions_are_compared_as_installers_do(installed: str, needed: str) -> None:

@@ -108,17 +108,32 @@ def test_a_block_without_results_is_an_error(tmp_path: Path) -> None:
         render(DOCUMENT, tmp_path)
 
 
-def test_benchmarks_have_a_row_a_measurement_with_medians_alone(tmp_path: Path) -> None:
+def test_benchmarks_have_a_row_a_measurement_with_its_spread_and_its_target(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
-    for threads, faster in ((1, 120.4), (2, 77.0)):
-        row = {"batch": 16, "naive_s": 60.123, "naive_s_min": 59.0, "naive_s_max": 70.0, "times_faster": faster}
-        result = {"benchmark": "b", "threads": threads, "device": "a CPU", "versions": {"torch": "2"}, "rows": [row]}
-        (tmp_path / f"results/{threads}.json").write_text(json.dumps(result | {"notes": ["Seconds an image."]}))
+    nothing: dict[str, Any] = {"at_least": None, "at_most": None, "ours_min": 0.01, "ours_max": 0.2}
+    fast = nothing | {
+        "row": "a model", "ours": 1234.4, "unit": "tokens/s", "peer": "another", "theirs": 1000.0, "ratio": 1.2344,
+        "ratio_min": 1.1, "ratio_max": 1.3, "at_least": 1.2,
+    }  # fmt: skip
+    slow = fast | {"row": "a slow one", "at_least": 1.25}
+    level = fast | {"row": "a level one", "at_least": None}
+    start = nothing | {"row": "a start", "ours": 0.06, "unit": "s", "peer": None, "at_most": 0.05}
+    common = {"threads": 2, "versions": {"torch": "2", "transformers": "5"}}
+    benchmarks = {"b": common | {"rows": [fast, slow, level], "notes": ["Drawn", "twice."]}}
+    benchmarks["c"] = common | {"rows": [start], "notes": []}
+    (tmp_path / "results/a.json").write_text(json.dumps({"device": "a CPU", "benchmarks": benchmarks}))
     lines = render(DOCUMENT, tmp_path).splitlines()
-    assert "| threads | batch | naive | times faster |" in lines
-    assert "| 1 | 16 | 60.1 s | 120 |" in lines
-    assert "| 2 | 16 | 60.1 s | 77 |" in lines
-    assert "Seconds an image. a CPU, torch 2." in lines
+    same = "1,234 tokens/s | another | 1,000 tokens/s | 1.23 (1.1 to 1.3)"
+    assert lines[2:8] == [
+        "| benchmark |  | ours | peer | its | ratio | target |",
+        "|---|---|---|---|---|---|---|",
+        f"| b | a model | {same} | ≥ 1.2 |",
+        f"| b | a slow one | {same} | ≥ 1.25, missed |",
+        f"| b | a level one | {same} | - |",
+        "| c | a start | 0.06 s (0.01 to 0.2) | - | - | - | ≤ 0.05, missed |",
+    ]
+    assert lines[9].endswith("the greatest. a CPU, 2 threads, torch 2, transformers 5.")
+    assert lines[11] == "- b: Drawn twice."
 
 
 def test_an_experiment_is_shown_as_its_own_table() -> None:

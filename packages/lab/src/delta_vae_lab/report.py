@@ -84,10 +84,10 @@ def _refuse_open_blocks(document: str) -> None:
 
 def _tables(results: Sequence[Mapping[str, Any]]) -> str:
     """Runs, benchmarks or experiments: each kind of result as it is best read."""
-    kinds = {next((kind for kind in ("benchmark", "experiment") if kind in result), "run") for result in results}
+    kinds = {next((kind for kind in ("benchmarks", "experiment") if kind in result), "run") for result in results}
     if len(kinds) > 1:
         raise ValueError(f"results of {' and '.join(sorted(kinds))} in one block: give each kind a block of its own")
-    if kinds == {"benchmark"}:
+    if kinds == {"benchmarks"}:
         return benchmark_table(results)
     if kinds == {"experiment"}:
         return "\n\n".join(_fenced(render_experiment(result)) for result in results)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from delta_vae_lab.estimates import Estimate
@@ -38,20 +38,59 @@ _RATES = {"rate_nats", "committed_rate_nats", "slack_nats", "auxiliary_rate_nats
 
 
 def benchmark_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """The medians of benchmarks of one kind, one row each, and a line on where they are from."""
-    names = [name for name in results[0]["rows"][0] if not name.endswith(("_min", "_max"))]
-    heads = ["threads", *(name.removesuffix("_s").replace("_", " ") for name in names)]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    for result in results:
-        for row in result["rows"]:
-            cells = [result["threads"], *(_figure(row[name], name) for name in names)]
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-    where = {f"{result['device']}, torch {result['versions']['torch']}" for result in results}
-    return "\n".join([*lines, "", f"{' '.join(results[0]['notes'])} {'; '.join(sorted(where))}."])
+    """Benchmarks, a table for each device: medians, the spread of each ratio, and targets; and how it was measured."""
+    return "\n\n".join(map(_of_device, results))
 
 
-def _figure(value: float, name: str) -> str:
-    return f"{value:,.3g} s" if name.endswith("_s") else f"{value:,.0f}"
+def benchmark_cells(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """The heads, and the cells of each row of one benchmark.
+
+    A ratio is ours over the peer's, the median with the least and the greatest over the rounds. The target is of it, or
+    of ours where there is no peer; then ours has the spread.
+    """
+    yield ["", "ours", "peer", "its", "ratio", "target"]
+    for row in rows:
+        ours = f"{_figure(row['ours'])} {row['unit']}"
+        if row["peer"] is None:
+            yield [row["row"], f"{ours} {_spread(row, 'ours')}", "-", "-", "-", _target(row, row["ours"])]
+            continue
+        theirs = f"{_figure(row['theirs'])} {row['unit']}"
+        ratio = f"{_figure(row['ratio'])} {_spread(row, 'ratio')}"
+        yield [row["row"], ours, row["peer"], theirs, ratio, _target(row, row["ratio"])]
+
+
+def _of_device(result: Mapping[str, Any]) -> str:
+    lines: list[str] = []
+    for name, benchmark in result["benchmarks"].items():
+        heads, *cells = benchmark_cells(benchmark["rows"])
+        if not lines:
+            lines = [f"| {' | '.join(['benchmark', *heads])} |", f"|{'---|' * (1 + len(heads))}"]
+        lines += [f"| {' | '.join([name, *cell])} |" for cell in cells]
+    notes = [f"- {name}: {' '.join(one['notes'])}" for name, one in result["benchmarks"].items() if one["notes"]]
+    where = {
+        f"{result['device']}, {one['threads']} {'thread' if one['threads'] == 1 else 'threads'}, "
+        f"torch {one['versions']['torch']}, transformers {one['versions']['transformers']}"
+        for one in result["benchmarks"].values()
+    }
+    closing = f"Medians over rounds, and in parentheses the least and the greatest. {'; '.join(sorted(where))}."
+    return "\n".join([*lines, "", closing, *(["", *notes] if notes else [])])
+
+
+def _target(row: Mapping[str, Any], value: float) -> str:
+    if row["at_least"] is not None:
+        return f"≥ {_figure(row['at_least'])}{'' if value >= row['at_least'] else ', missed'}"
+    if row["at_most"] is not None:
+        return f"≤ {_figure(row['at_most'])}{'' if value <= row['at_most'] else ', missed'}"
+    return "-"
+
+
+def _spread(row: Mapping[str, Any], name: str) -> str:
+    return f"({_figure(row[f'{name}_min'])} to {_figure(row[f'{name}_max'])})"
+
+
+def _figure(value: float) -> str:
+    """Three significant digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def results_table(results: Sequence[Mapping[str, Any]]) -> str:
