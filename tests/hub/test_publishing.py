@@ -205,6 +205,8 @@ def test_a_folder_that_holds_no_finished_run_is_refused(
     run = published_runs["text"].path
     with pytest.raises(ValueError, match="nowhere: no such run; give the folder that a recipe wrote"):
         publish(tmp_path / "nowhere", "user/a-model")
+    with pytest.raises(ValueError, match=r"model: is the model of a run; give the run's own folder, .*tiny-text$"):
+        publish(run / "model", "user/a-model")
     for missing, message in [
         ("results.json", "has no results.json; give the folder of a run that was trained to its end"),
         ("model/config.json", "has no model/config.json; give the folder of a run"),

@@ -132,14 +132,14 @@ def test_what_a_user_gets_wrong_is_one_line_and_code_2(
         assert result.stdout == ""
 
 
-def test_images_of_another_size_are_refused(image_model: Path, tmp_path: Path) -> None:
+def test_images_of_another_kind_are_refused(image_model: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     for number in range(40):
         Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number:02}.png")
     result = run("diagnose", image_model, "--data", tmp_path)
     assert result.exit_code == 2
-    assert "has images of 3 x 4 x 4 at 256 levels" in result.stderr
+    assert "has images of 3 x 8 x 8 at 256 levels" in result.stderr
     assert "is a model of 1 x 8 x 8 at 17 levels: give data of its kind" in result.stderr
 
 

@@ -294,6 +294,23 @@ def test_the_training_split_of_images_is_read_in_order(folders: dict[str, Path])
     assert [row for batch in batches for row in batch.rows] == list(range(10))
 
 
+def test_pictures_are_read_in_the_size_of_the_model_and_their_name_says_so(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (21, 12, 10), dtype=np.uint8)
+    (tmp_path / "pictures").mkdir()
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(tmp_path / f"pictures/{number:02}.png")
+    model = load_model(str(folders["images"]))
+    name = str(tmp_path / "model")
+    model.save_pretrained(name)
+    processor = DeltaVaeImageProcessor.for_model(model.config, input_levels=256)
+    processor.save_pretrained(name)
+    found = load_examples(name, model, "pictures")
+    assert found.name == "pictures-resized-8x8"
+    np.testing.assert_array_equal(found.content, processor.quantize(load_images("pictures", size=8).heldout))
+
+
 MISTAKES = [
     ("sample", "text", ["--count", 0], "count=0: ask for 1 or more"),
     ("sample", "text", ["--temperature", 0], "temperature=0.0: tokens are drawn at a finite number above 0"),
@@ -366,3 +383,10 @@ def test_a_file_that_exists_is_not_overwritten(
     assert f"error: {file}: exists and is not overwritten; move it away, or give another --output" in result.stderr
     assert (tmp_path / file).read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == [file]
+
+
+def test_a_slip_in_a_path_is_told_without_asking_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "lm1b-small").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match=r"lm1b-smal: there is no such folder; .* has lm1b-small$"):
+        load_model(str(tmp_path / "lm1b-smal"))

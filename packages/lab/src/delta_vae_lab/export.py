@@ -100,6 +100,8 @@ def _check_finished(run: RunFolder) -> None:
     """Raise `ValueError` unless the folder holds results and whole weights."""
     if not run.path.is_dir():
         raise ValueError(f"{run.path}: no such run; give the folder that a recipe wrote, as runs/lm1b-small")
+    if run.path.name == run.model.name and (run.path.parent / run.results_file.name).is_file():
+        raise ValueError(f"{run.path}: is the model of a run; give the run's own folder, {run.path.parent}")
     for file in (run.results_file, run.model / "config.json"):
         if not file.is_file():
             raise ValueError(

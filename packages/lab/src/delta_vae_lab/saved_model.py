@@ -96,6 +96,10 @@ def load_examples(
 def _config(name: str) -> DeltaVaeConfig:
     if Path(name).is_dir() and not Path(name, "config.json").is_file():
         raise ValueError(f"{name}: has no config.json; give the folder that save_pretrained wrote, the model/ of a run")
+    beside = Path(name).parent
+    if beside != Path() and beside.is_dir() and not Path(name).exists():  # a slip, for which the Hub need not be asked
+        there = ", ".join(sorted(folder.name for folder in beside.iterdir() if folder.is_dir())[:5]) or "no folder"
+        raise ValueError(f"{name}: there is no such folder; {beside} has {there}")
     try:
         config, _ = PreTrainedConfig.get_config_dict(name)
     except OSError:
@@ -131,8 +135,9 @@ def check_images_of(processor: DeltaVaeImageProcessor, name: str, images: ImageS
 
 def _image_examples(name: str, data: str, split: str, examples: int | None) -> Examples:
     processor = load_processor(name)
-    try:
-        images = load_images(data)
+    square = processor.height == processor.width
+    try:  # as `data.size` of a run; the name of the data says so if any is resized
+        images = load_images(data, size=processor.height if square and data != "builtin" else None)
     except ValueError as error:
         raise ValueError(f"{name} is a model of images: {error}") from error
     check_images_of(processor, name, images, data)
