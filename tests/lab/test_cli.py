@@ -120,7 +120,7 @@ def test_what_a_user_gets_wrong_is_one_line_and_code_2(
         (text_model, tmp_path / "nowhere", [], "is a model of text: "),
         (silent, sentences, [], "this model has no encoder (latent_dim=0): without latents nothing can collapse"),
         (sentences, "builtin", [], "has no config.json; give the folder that save_pretrained wrote"),
-        (tmp_path / "nowhere", "builtin", [], "neither the folder of a model nor the name of one on the Hub"),
+        (tmp_path / "nowhere", "builtin", [], "nowhere: there is no such folder; "),
         (other, "builtin", [], "a model of type 'gpt2', not 'delta_vae'; any other VAE is examined in Python"),
     ]
     for model, data, options, message in mistakes:

@@ -320,7 +320,7 @@ def test_what_a_user_gets_wrong_is_one_line_and_code_2(text_model: Path, sentenc
         (text_model, tmp_path / "nowhere", [], "is a model of text: "),
         (text_model, sentences, ["--out", tmp_path], "is a folder; give the name of a file, such as "),
         (text_model, sentences, ["--out", tmp_path / "no" / "page.html"], "there is no folder "),
-        (tmp_path / "nothing", sentences, [], "neither the folder of a model nor the name of one on the Hub"),
+        (tmp_path / "nothing", sentences, [], "nothing: there is no such folder; "),
     ]
     for model, data, options, message in mistakes:
         result = run(model, "--data", data, "--out", out, *options)

@@ -277,7 +277,7 @@ def test_what_cannot_be_probed_is_refused_in_one_line(
     text_model(latents=False).save_pretrained(tmp_path / "none")
     cases = [
         (tmp_path / "none", "builtin", {}, r"none: has no encoder, so no latents to probe"),
-        (tmp_path / "absent", "builtin", {}, r"absent: neither the folder of a model nor"),
+        (tmp_path / "absent", "builtin", {}, r"absent: there is no such folder; "),
         (text_folder, "builtin", {}, r"data 'builtin' has no labels; give the built-in digits"),
         (text_folder, reviews([1] * 20, "one"), {}, r"of \d+ usable training labels, all 'good'"),
         (text_folder, reviews([0, 1] * 9), {"train_limit": 2}, r"2 training labels of \d classes|all '"),

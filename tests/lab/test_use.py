@@ -390,3 +390,8 @@ def test_a_slip_in_a_path_is_told_without_asking_the_hub(tmp_path: Path) -> None
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(ValueError, match=r"lm1b-smal: there is no such folder; .* has lm1b-small$"):
         load_model(str(tmp_path / "lm1b-smal"))
+
+
+def test_what_is_neither_a_folder_nor_on_the_hub_is_told() -> None:
+    with pytest.raises(ValueError, match="^user/nothing: neither the folder of a model nor the name of one on the Hub"):
+        load_model("user/nothing")
