@@ -1,15 +1,20 @@
-"""The command line of a recipe, and what its user sees of an error: one line, unless asked for more."""
+"""The command line of a recipe, and what its user sees: of an error one line, of what takes long a bar."""
 
 from __future__ import annotations
 
 import os
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
 
 from delta_vae_lab.finiteness import NonFiniteError
+
+Item = TypeVar("Item")
 
 
 @contextmanager
@@ -27,6 +32,13 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"error: {' '.join(str(error).split())} (--debug shows where)", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def bar(items: Iterable[Item], what: str) -> Iterable[Item]:
+    """The items; on a terminal, and if they take more than some seconds, with a bar that says how far it is."""
+    beside = os.environ.get("LOCAL_RANK", "0") != "0"  # tqdm takes None as: unless standard error is a terminal
+    shown: Iterable[Item] = tqdm(items, what, unit="batch", delay=5, disable=True if beside else None, leave=False)
+    return shown
 
 
 def recipe_arguments(

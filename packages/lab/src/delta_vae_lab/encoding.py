@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import save
 from torch import Tensor
-from tqdm import tqdm
 
+from delta_vae_lab.console import bar
 from delta_vae_lab.data.batch import Batch
 from delta_vae_lab.randomness import derive_seed, latent_noise
 from delta_vae_lab.saved_model import SavedModel, load_examples, load_model
@@ -53,7 +53,7 @@ def encode(model: SavedModel, batches: Sequence[Batch], seed: int = 0, purpose: 
     mean, log_scale, z = (torch.zeros(*shape, model.config.latent_dim) for _ in range(3))
     mask = torch.zeros(shape, dtype=torch.bool)
     with evaluating(model):
-        for batch in tqdm(batches, desc="encoding", unit="batch", delay=5, disable=None, leave=False):
+        for batch in bar(batches, "encoding"):
             steps = batch.steps.cpu()
             posterior = model.encode(**batch.to(model.device).inputs())
             noise = latent_noise(steps, model.config.latent_dim, derive_seed(seed, purpose), 0, batch.rows)

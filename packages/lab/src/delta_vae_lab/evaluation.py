@@ -9,6 +9,7 @@ from torch import Tensor
 
 from delta_vae import DeltaVaeModel
 from delta_vae_core import DiagonalGaussian, nats_to_bits
+from delta_vae_lab.console import bar
 from delta_vae_lab.data.batch import Batch
 from delta_vae_lab.estimates import Estimate, importance_weighted_nll, mean, perplexity, ratio
 from delta_vae_lab.information import active_units, mutual_information
@@ -137,7 +138,7 @@ def shuffle_gap(model: DeltaVaeModel | Subject, record: Record, completed: Tenso
     others = torch.empty_like(completed)
     others[order] = completed[order.roll(1)]
     shuffled = []
-    for rows in record.batches():
+    for rows in bar(record.batches(), "shuffle gap"):
         x, mask = _inputs(subject, record, rows)
         shuffled.append(-subject.log_likelihood(x, others[rows, : mask.shape[1]].to(x.device), mask))
     return torch.cat(shuffled) - record.distortion
@@ -152,7 +153,7 @@ def importance_log_weights(
     decoded at a time than their batch had.
     """
     subject, columns = as_subject(model), []
-    for batch in record.batches():
+    for batch in bar(record.batches(), "importance weights"):
         chosen = batch[torch.isin(batch, rows)]
         if len(chosen):
             at_once = max(1, len(batch) // len(chosen))

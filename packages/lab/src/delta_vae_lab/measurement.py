@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from delta_vae import DeltaVaeModel
 from delta_vae_core import DiagonalGaussian
+from delta_vae_lab.console import bar
 from delta_vae_lab.data.batch import Batch
 from delta_vae_lab.modality import Modality
 from delta_vae_lab.subject import Subject, as_subject
@@ -68,7 +69,7 @@ def measure(model: DeltaVaeModel | Subject, batches: Iterable[Batch], seed: int)
     """The record of a model over an evaluation set, for the z that each example draws by its place in the data."""
     subject = as_subject(model)
     with subject.evaluating():
-        parts = [_measure_batch(subject, batch.to(subject.device), seed) for batch in batches]
+        parts = [_measure_batch(subject, batch.to(subject.device), seed) for batch in bar(batches, "measuring")]
     if not parts:
         raise ValueError("the evaluation set is empty; give it at least two sequences or images")
     record: Record = _join(parts)
