@@ -18,7 +18,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import torch
@@ -39,6 +38,7 @@ SENTENCE = "a cat <b>sat</b> on ${1} {{mat}}"
 
 gradio = pytest.importorskip("gradio", reason="the Space needs gradio: uv sync --group space")
 gradio_client = pytest.importorskip("gradio_client")
+httpx = pytest.importorskip("httpx")
 
 pytestmark = [
     pytest.mark.slow,
