@@ -63,7 +63,8 @@ def dist(package_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFact
         sdist = dist / build("sdist", folder, dist)
         source = tmp_path_factory.mktemp("source")
         with tarfile.open(sdist) as archive:
-            archive.extractall(source, filter="data")
+            # Python has no filters before 3.11.4.
+            archive.extractall(source, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
         build("wheel", source / sdist.name.removesuffix(".tar.gz"), dist)
     return dist
 
