@@ -14,6 +14,7 @@ import torch
 from transformers.utils import logging
 
 from benchmarks import (
+    attention,
     data_loading,
     image_sampling,
     image_training,
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Measurements]] = {
     "text-training": text_training.measure,
     "text-generation": text_generation.measure,
     "text-memory": text_memory.measure,
+    "attention": attention.measure,
     "image-training": image_training.measure,
     "image-sampling": image_sampling.measure,
     "data-loading": data_loading.measure,

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,13 @@ class Row:
     ours_min: float
     ours_max: float
     unit: str
-    peer: str | None
-    theirs: float | None
-    ratio: float | None
-    ratio_min: float | None
-    ratio_max: float | None
-    at_least: float | None
-    at_most: float | None
+    peer: str | None = None
+    theirs: float | None = None
+    ratio: float | None = None
+    ratio_min: float | None = None
+    ratio_max: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,19 +92,14 @@ def compare(
 ) -> Row:
     """The row of two things measured in the same rounds, (rounds,) each."""
     ratio = ours / theirs
-    return Row(
-        row=row,
-        ours=float(np.median(ours)),
-        ours_min=float(ours.min()),
-        ours_max=float(ours.max()),
-        unit=unit,
+    return replace(
+        plain(row, unit, ours, at_most=at_most),
         peer=peer,
         theirs=float(np.median(theirs)),
         ratio=float(np.median(ratio)),
         ratio_min=float(ratio.min()),
         ratio_max=float(ratio.max()),
         at_least=at_least,
-        at_most=at_most,
     )
 
 
@@ -116,12 +111,6 @@ def plain(row: str, unit: str, ours: Values, *, at_most: float | None = None) ->
         ours_min=float(ours.min()),
         ours_max=float(ours.max()),
         unit=unit,
-        peer=None,
-        theirs=None,
-        ratio=None,
-        ratio_min=None,
-        ratio_max=None,
-        at_least=None,
         at_most=at_most,
     )
 

@@ -9,6 +9,7 @@ import gc
 import json
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def measure(settings: Settings) -> Measurements:
     arguments = asdict(size) | {"device": str(settings.device), "threads": torch.get_num_threads()}
     measured = in_rounds(
         {
-            kind: lambda whole=kind == "whole": in_fresh_process(__name__, arguments | {"whole": whole})  # type: ignore[misc]
+            kind: partial(in_fresh_process, __name__, arguments | {"whole": kind == "whole"})
             for kind in ("parts", "whole")
         },
         min(settings.rounds, 3),

@@ -115,7 +115,7 @@ def test_the_help_of_the_command_imports_no_torch() -> None:
     assert not {"torch", "transformers", "numpy"} & set(imported)
 
 
-FAST = ["text-training", "text-generation", "image-training", "image-sampling", "data-loading", "prior"]
+FAST = ["text-training", "text-generation", "attention", "image-training", "image-sampling", "data-loading", "prior"]
 FRESH = [pytest.param(name, marks=pytest.mark.slow) for name in ("text-memory", "start-up", "two-processes")]
 
 

@@ -247,6 +247,16 @@ def test_what_cannot_be_drawn_is_a_one_line_error(arguments: dict[str, Any], mes
     assert "\n" not in str(error.value)
 
 
+def test_a_cache_is_refused_where_something_stands_before_a_layer() -> None:
+    decoder, z = build(channels=1, latent_dim=D), torch.zeros(1, 5, D)
+    hook = decoder.stack.groups[0].layers[0].above.register_forward_hook(lambda module, inputs, output: 2 * output)
+    with pytest.raises(ValueError, match=r"^use_cache=True: layers .* merge or remove them, or use use_cache=False$"):
+        decoder.sample(1, z)
+    decoder.sample(1, z, use_cache=False)
+    hook.remove()
+    decoder.sample(1, z)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("where", ["cpu", "cuda"])
 def test_on_a_gpu_the_generator_may_live_on_either_device(where: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from delta_vae import DeltaVaeForCausalLM, spherical_interpolation
@@ -58,6 +58,41 @@ def test_random_draws_step_by_step_are_those_with_transformers_cache(model: Delt
         for path in ({}, {"use_cache": True})
     ]
     assert drawn[0].tolist() == drawn[1].tolist()
+
+
+class Adapted(nn.Linear):
+    """As an adapter would: the weights of the layer that it stands for, and something beside them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 9 * x[..., :1].tanh() * torch.linspace(-1, 1, self.out_features)
+
+
+def adapt(model: DeltaVaeForCausalLM, where: str) -> None:
+    """Stand something in the way of a layer's weights."""
+    block, head = model.decoder.stack.blocks[0], model.decoder.head
+    if where == "adapter":
+        block.mlp.inner.__class__ = Adapted
+    elif where == "adapter of the head":
+        head.__class__ = Adapted
+    elif where == "hook":
+        block.attention.qkv.register_forward_hook(lambda module, inputs, output: -3 * output.roll(1, -1))
+    else:  # as offloading puts itself before a module
+        forward = block.mlp.output.forward
+        block.mlp.output.forward = lambda x: -9 * forward(x)
+
+
+@pytest.mark.parametrize("where", ["adapter", "adapter of the head", "hook", "another forward"])
+def test_what_stands_before_a_layer_is_heeded(build_model: Build, where: str) -> None:
+    model = build_model()
+    latents = torch.randn(3, 10, 3, generator=torch.Generator().manual_seed(0))
+    plain = model.generate(latents=latents, max_new_tokens=10, do_sample=False)
+    bound = model.decoder(plain[:, 1:], latents[:, : plain.shape[1] - 1]).log_prob(plain[:, 1:])
+    adapt(model, where)
+    expected = greedy_by_recomputation(model, latents, 3, 10)
+    assert expected.tolist() != plain.tolist()
+    assert model.generate(latents=latents, max_new_tokens=10, do_sample=False).tolist() == expected.tolist()
+    likelihood = model.decoder(plain[:, 1:], latents[:, : plain.shape[1] - 1])
+    assert not torch.allclose(likelihood.log_prob(plain[:, 1:]), bound)
 
 
 def test_a_prompt_is_continued(build_model: Build) -> None:

@@ -8,8 +8,9 @@ from delta_vae_core.outputs import EncoderOutput, Likelihood
 from delta_vae_core.pixel_steps import PixelSteps
 from delta_vae_core.pixels import PixelConfig, PixelPreTrainedModel, PixelStack
 from delta_vae_core.sequences import check_right_padded, check_token_ids, flip, lengths_to_mask
+from delta_vae_core.step_layers import StepLinear, layers_as_built
 from delta_vae_core.transformer import TransformerConfig, TransformerPreTrainedModel, TransformerStack
-from delta_vae_core.transformer_steps import Product, TransformerSteps
+from delta_vae_core.transformer_steps import TransformerSteps
 from delta_vae_core.units import bits_to_nats, nats_to_bits
 
 __all__ = [
@@ -20,7 +21,7 @@ __all__ = [
     "PixelPreTrainedModel",
     "PixelStack",
     "PixelSteps",
-    "Product",
+    "StepLinear",
     "StrictConfig",
     "TransformerConfig",
     "TransformerPreTrainedModel",
@@ -34,6 +35,7 @@ __all__ = [
     "evaluation_mode",
     "flip",
     "gaussian_kl",
+    "layers_as_built",
     "lengths_to_mask",
     "nats_to_bits",
     "require",

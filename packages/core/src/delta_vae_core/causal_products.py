@@ -1,7 +1,7 @@
 """Causal attention over short sequences in bfloat16 on a CPU by products of matrices.
 
-There torch's fused kernel is slower, several times over a few dozen steps, most of it backward. Scores and softmax are
-in float32, as in that kernel; the other products are in bfloat16.
+There torch's fused kernel is slower (`python -m benchmarks attention`). Scores and softmax are in float32, as in that
+kernel; the other products are in bfloat16.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from delta_vae_core.attention import LatentAttention, SelfAttention
 from delta_vae_core.pixels import PixelGroup, PixelLayer, PixelStack, RightConv
 from delta_vae_core.rotary import Rotary
+from delta_vae_core.step_layers import StepNorm
 
 
 class PixelSteps:
@@ -40,7 +41,7 @@ class PixelSteps:
             self.positions = self.positions + row_input[:, :, None]
         self.input: tuple[Tensor, ...] = ()
         self.groups = [_Group(stack, group, batch, latents) for group in stack.groups if isinstance(group, PixelGroup)]
-        self.norm = _Norm(stack.norm)
+        self.norm = StepNorm(stack.norm)
 
     def __call__(self, last: Tensor | None = None) -> Tensor:
         """Features (B, hidden) of the next pixel, given the value (B, C) in [-1, 1] of the one before it."""
@@ -137,7 +138,7 @@ class _Layer:
         self.columns = _Columns(layer.horizontal, batch, width)
         self.rows = layer.above.weight.new_zeros(batch, layer.vertical.rows_above + 1, width, hidden)
         self.above = self.columns.bias.expand(batch, width, hidden).unbind(1)
-        self.norm = _Norm(layer.horizontal_norm)
+        self.norm = StepNorm(layer.horizontal_norm)
         self.activation = layer.horizontal_gate.activation
         self.gate = _Linear(layer.horizontal_gate.output, batch)
 
@@ -162,7 +163,7 @@ class _OverPixels:
 
     def __init__(self, attention: SelfAttention, norm: nn.LayerNorm, batch: int, pixels: int) -> None:
         self.qkv, self.output = _Linear(attention.qkv, batch), _Linear(attention.output, batch)
-        self.norm = _Norm(norm)
+        self.norm = StepNorm(norm)
         hidden = attention.output.in_features
         size = hidden // attention.num_heads
         self.qkv.scale(slice(hidden), size**-0.5)
@@ -193,7 +194,7 @@ class _OverLatents:
     ) -> None:
         batch = len(latents)
         self.query, self.output = _Linear(attention.query, batch), _Linear(attention.output, batch)
-        self.norm = _Norm(norm)
+        self.norm = StepNorm(norm)
         self.causal, self.size = causal, attention.query.out_features // attention.num_heads
         both = attention.key_value(latents).view(batch, height, 2, attention.num_heads, self.size)
         self.every_key, self.every_value = both.permute(2, 0, 3, 1, 4).flatten(1, 2)  # (B heads, T, head)
@@ -228,13 +229,3 @@ class _Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias, x, self.weight)
-
-
-class _Norm:
-    """`nn.LayerNorm`, without a module's overhead."""
-
-    def __init__(self, norm: nn.LayerNorm) -> None:
-        self.shape, self.weight, self.bias, self.eps = list(norm.normalized_shape), norm.weight, norm.bias, norm.eps
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)

@@ -7,17 +7,14 @@ of queries and keys is one complex product.
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from delta_vae_core.attention import LatentAttention, SelfAttention
 from delta_vae_core.rotary import Rotary
+from delta_vae_core.step_layers import StepLinear, StepNorm
 from delta_vae_core.transformer import Block, TransformerStack
-
-FEW = 4
 
 
 class TransformerSteps:
@@ -50,7 +47,7 @@ class TransformerSteps:
             for block in stack.blocks
             if isinstance(block, Block)
         ]
-        self.norm = _Norm(stack.norm)
+        self.norm = StepNorm(stack.norm)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Features (B, H) of the next step, given its input (B, H)."""
@@ -76,14 +73,14 @@ class _Block:
         latent_mask: Tensor | None,
         causal: bool,
     ) -> None:
-        self.attention_norm = _Norm(block.attention_norm)
+        self.attention_norm = StepNorm(block.attention_norm)
         self.attention = _OverSteps(block.attention, batch, steps, turns if rotary else None)
         self.over_latents: _OverLatents | None = None
         if latents is not None:
-            self.latent_norm = _Norm(block.latent_norm)
+            self.latent_norm = StepNorm(block.latent_norm)
             self.over_latents = _OverLatents(block.latent_attention, latents, latent_mask, turns, causal)
-        self.mlp_norm = _Norm(block.mlp_norm)
-        self.inner, self.outer = Product.of(block.mlp.inner, batch), Product.of(block.mlp.output, batch)
+        self.mlp_norm = StepNorm(block.mlp_norm)
+        self.inner, self.outer = StepLinear.of(block.mlp.inner, batch), StepLinear.of(block.mlp.output, batch)
 
     def __call__(self, x: Tensor, step: int) -> Tensor:
         x = self.attention(self.attention_norm(x), step).add_(x)
@@ -103,8 +100,8 @@ class _OverSteps:
         self.shape = (batch, 3, heads, hidden // heads)
         self.turns = turns
         turned = 0 if turns is None else 2
-        self.qkv = Product(*_prepared(attention.qkv, 3, heads, queries=1, turned=turned), batch)
-        self.output = Product.of(attention.output, batch)
+        self.qkv = StepLinear(*_prepared(attention.qkv, 3, heads, queries=1, turned=turned), batch)
+        self.output = StepLinear.of(attention.output, batch)
         self.keys = attention.output.weight.new_empty(batch * heads, hidden // heads, steps)
         self.values = attention.output.weight.new_empty(batch * heads, steps, hidden // heads)
 
@@ -129,8 +126,8 @@ class _OverLatents:
     ) -> None:
         (batch, steps, _), heads = latents.shape, attention.num_heads
         self.size, self.causal, self.turns = attention.output.in_features // heads, causal, turns
-        self.query = Product(*_prepared(attention.query, 1, heads, queries=1, turned=1), batch)
-        self.output = Product.of(attention.output, batch)
+        self.query = StepLinear(*_prepared(attention.query, 1, heads, queries=1, turned=1), batch)
+        self.output = StepLinear.of(attention.output, batch)
         weight, bias = _prepared(attention.key_value, 2, heads, queries=0, turned=1)
         both = F.linear(latents, weight, bias).view(batch, steps, 2, heads, self.size)
         _turn_in_place(both[:, :, :1], turns[:steps, None, None])
@@ -149,37 +146,6 @@ class _OverLatents:
             scores = scores.masked_fill_(self.unseen, -torch.inf)
         attended = torch.bmm(scores.softmax(-1), self.values.narrow(1, 0, seen))
         return self.output(attended.view(len(x), -1))
-
-
-class Product:
-    """A linear layer of (batch, in), its weight laid out for reading it once.
-
-    Of a few rows the CPU reads a weight of (in, out) up to thrice as fast, unless it makes much of little; of many rows
-    the layout is no matter, and nothing is copied.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, batch: int) -> None:
-        few = weight.device.type == "cpu" and batch <= FEW and weight.shape[0] >= weight.shape[1]
-        self.weight = weight.t().contiguous().t() if few else weight
-        self.bias = bias
-
-    @classmethod
-    def of(cls, linear: nn.Linear, batch: int) -> Self:
-        """That of a layer as it is."""
-        return cls(linear.weight, linear.bias, batch)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
-
-
-class _Norm:
-    """`nn.LayerNorm`, without a module's overhead."""
-
-    def __init__(self, norm: nn.LayerNorm) -> None:
-        self.shape, self.weight, self.bias, self.eps = list(norm.normalized_shape), norm.weight, norm.bias, norm.eps
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
 
 
 def _prepared(linear: nn.Linear, parts: int, heads: int, *, queries: int, turned: int) -> tuple[Tensor, Tensor]:

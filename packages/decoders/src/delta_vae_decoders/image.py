@@ -16,6 +16,7 @@ from delta_vae_core import (
     check_images,
     checked,
     evaluation_mode,
+    layers_as_built,
     require,
     scaled,
 )
@@ -115,6 +116,11 @@ class ImageDecoder(PixelPreTrainedModel):
         with evaluation_mode(self), torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             latents, row_input = self._conditioning(latents, num_images, self.dtype)
             predict: Callable[[Tensor | None], PixelLikelihood]
+            if use_cache and not layers_as_built(self):
+                raise ValueError(
+                    "use_cache=True: layers of the decoder were replaced or carry hooks (an adapter, quantisation, "
+                    "offloading), which it would pass by; merge or remove them, or use use_cache=False"
+                )
             if use_cache:
                 predict = self._predict_from(PixelSteps(self.stack, num_images, latents, row_input))
             else:

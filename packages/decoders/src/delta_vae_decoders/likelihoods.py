@@ -50,3 +50,6 @@ class LinearCategoricalLikelihood:
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One draw of every token given those that the decoder has read: (B, L)."""
         return CategoricalLikelihood(self.logits).sample(generator)
+
+
+TokenLikelihood = CategoricalLikelihood | LinearCategoricalLikelihood

@@ -9,16 +9,17 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from delta_vae_core import (
-    Product,
+    StepLinear,
     TransformerConfig,
     TransformerPreTrainedModel,
     TransformerStack,
     TransformerSteps,
     check_token_ids,
     checked,
+    layers_as_built,
     require,
 )
-from delta_vae_decoders.likelihoods import LinearCategoricalLikelihood
+from delta_vae_decoders.likelihoods import CategoricalLikelihood, LinearCategoricalLikelihood, TokenLikelihood
 
 
 @checked
@@ -81,9 +82,7 @@ class TextDecoder(TransformerPreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         self.head = new_embeddings
 
-    def forward(
-        self, x: Tensor, latents: Tensor | None = None, mask: Tensor | None = None
-    ) -> LinearCategoricalLikelihood:
+    def forward(self, x: Tensor, latents: Tensor | None = None, mask: Tensor | None = None) -> TokenLikelihood:
         """The likelihood of the tokens x (B, L), mask (B, L): it reads BOS and x up to the last but one."""
         start = x.new_full((x.shape[0], 1), self.config.bos_token_id)
         return self.read(torch.cat((start, x[:, :-1]), dim=1), latents, latent_mask=mask)
@@ -96,7 +95,7 @@ class TextDecoder(TransformerPreTrainedModel):
         cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         last: int = 0,
-    ) -> LinearCategoricalLikelihood:
+    ) -> TokenLikelihood:
         """What follows each of `tokens` (B, L), the first of them BOS; or `tokens` follow what `cache` holds.
 
         `latents`: one for each of `tokens` where the attention over them is causal, else all of them, of which
@@ -113,7 +112,10 @@ class TextDecoder(TransformerPreTrainedModel):
         elif latents is not None:
             raise ValueError("latents were given to a decoder with latent_dim=0: leave them out")
         hidden = self.stack(inputs_embeds, None, latents, latent_mask, cache)
-        return LinearCategoricalLikelihood(hidden[:, -last:] if last else hidden, self.head.weight)
+        hidden = hidden[:, -last:] if last else hidden
+        if layers_as_built(self.head):
+            return LinearCategoricalLikelihood(hidden, self.head.weight)
+        return CategoricalLikelihood(self.head(hidden))
 
     def step_by_step(
         self, batch: int, steps: int, latents: Tensor | None = None, latent_mask: Tensor | None = None
@@ -121,7 +123,8 @@ class TextDecoder(TransformerPreTrainedModel):
         """For drawing at most `steps` tokens: a function of the last ones (B,), BOS first, to the next logits (B, V).
 
         `latents` (B, T, D), T = steps where the attention over them is causal, and `latent_mask` are those of the whole
-        sequence. The logits are `read`'s up to rounding. Call it in evaluation mode, under `torch.no_grad`.
+        sequence. The logits are `read`'s up to rounding. Call it in evaluation mode, under `torch.no_grad`, where
+        `layers_as_built`.
         """
         shift: tuple[Tensor, ...] | None = None
         if self.config.latent_dim:
@@ -129,7 +132,7 @@ class TextDecoder(TransformerPreTrainedModel):
             if self.latent_embedding is not None:
                 shift = self.latent_embedding(latents).unbind(1)
         run = TransformerSteps(self.stack, batch, steps, latents, latent_mask)
-        table, head = self.embedding.weight, Product.of(self.head, batch)
+        table, head = self.embedding.weight, StepLinear.of(self.head, batch)
 
         def next_logits(tokens: Tensor) -> Tensor:
             x = F.embedding(tokens, table)

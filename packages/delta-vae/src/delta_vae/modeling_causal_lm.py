@@ -18,7 +18,7 @@ from transformers.generation import GenerationMode
 
 from delta_vae.drawing import PLAIN_SETTINGS, draw_step_by_step
 from delta_vae.modeling_delta_vae import DeltaVaeModel, DeltaVaeOutput, spherical_interpolation
-from delta_vae_core import DiagonalGaussian, check_right_padded
+from delta_vae_core import DiagonalGaussian, check_right_padded, layers_as_built
 from delta_vae_decoders import TextDecoder
 
 
@@ -158,6 +158,7 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
         settings = kwargs.get("generation_config") or self.generation_config
         return (
             isinstance(self.decoder, TextDecoder)
+            and layers_as_built(self.decoder)
             and not self.training
             and inputs.shape[1] == 1
             and kwargs.keys() <= PLAIN_SETTINGS

@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from transformers import AutoModel
 
 from delta_vae import DeltaVaeConfig
+from delta_vae_lab.captions import FIGURES, SAMPLES
 from delta_vae_lab.console import one_line_errors
 from delta_vae_lab.estimates import Estimate
 from delta_vae_lab.modality import IMAGES, TEXT, modality_of
@@ -62,21 +63,6 @@ _LISTED_WITHOUT_LATENTS = {
     IMAGES: {"bits_per_dim": "Negative log-likelihood, bits/dim"},
 }
 _TAGS_WITHOUT_LATENTS = {TEXT: ["language-model"], IMAGES: ["autoregressive-image-model"]}
-
-# The training curves are for who trains; they lie in the same folder.
-_FIGURES = {
-    "rate_by_step_and_dimension": "Where the rate is spent, by latent step and dimension",
-    "rate_by_position": "The rate by latent step, over what is committed",
-}
-_SAMPLES = {
-    "samples_prior": "samples, z from the training prior",
-    "samples_auxiliary": "samples, z from the auxiliary prior",
-    "samples_decoder": "samples",
-    "fixed_z": "decodings of one z",
-    "reconstructions": "reconstructions of held-out examples",
-    "interpolations": "interpolations between held-out examples",
-}
-
 
 # What transformers writes into a config that was saved.
 _OF_SAVING = {"architectures", "dtype", "transformers_version"}
@@ -130,8 +116,8 @@ def render_card(
         published=repo is not None,
         results=f"{root}results.json",
         config=f"{root}config.yaml" if run.config_file.is_file() else None,
-        figures=_links(run.figures, _FIGURES, f"{root}figures", None if shown is None else shown.figures),
-        samples=_links(run.samples, _SAMPLES, f"{root}samples", None if shown is None else shown.samples),
+        figures=_links(run.figures, FIGURES, f"{root}figures", None if shown is None else shown.figures),
+        samples=_links(run.samples, SAMPLES, f"{root}samples", None if shown is None else shown.samples),
     )
     return card_of(read_results(run.results_file), place, part)
 

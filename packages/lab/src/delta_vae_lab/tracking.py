@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from PIL import Image
 
+from delta_vae_lab.captions import FIGURES, SAMPLES, TRAINING
 from delta_vae_lab.configuration import flatten
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import RunConfig
@@ -40,17 +41,10 @@ _CHARTS = {
     "Use of z, nats": {"held out": ["heldout/shuffle_gap_nats", "heldout/mutual_information_nats"]},
 }
 
-# What is shown in the end, and what it says of itself.
 _CAPTIONS = {
-    "figures/training": "Distortion, rate over its committed part, and slack, by step",
-    "figures/rate_by_step_and_dimension": "Where the rate is spent, by latent step and dimension",
-    "figures/rate_by_position": "The rate by latent step, over what is committed",
-    "samples/samples_prior": "Samples, z from the training prior",
-    "samples/samples_auxiliary": "Samples, z from the auxiliary prior",
-    "samples/samples_decoder": "Samples of a decoder without latents",
-    "samples/fixed_z": "Held-out images, each beside decodings of one z",
-    "samples/reconstructions": "Held-out examples and their reconstructions",
-    "samples/interpolations": "Interpolations between held-out examples",
+    "figures/training": TRAINING,
+    **{f"figures/{name}": caption for name, caption in FIGURES.items()},
+    **{f"samples/{name}": caption for name, caption in SAMPLES.items()},
 }
 
 
