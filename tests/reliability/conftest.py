@@ -1,0 +1,25 @@
+"""What the tests of reliability share: the figures that docs/reliability.md shows are those that its tests saw."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results/reliability.json"
+
+
+@pytest.fixture
+def seen(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """For a test that has passed: `seen(kills=40)`; with RECORD_RESULTS=1 written to results/reliability.json."""
+
+    def record(**figures: int | float | str) -> None:
+        print(request.node.nodeid, figures)
+        if os.environ.get("RECORD_RESULTS") == "1":
+            results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+            results[request.node.nodeid] = figures
+            RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+
+    return record
