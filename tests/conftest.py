@@ -45,7 +45,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("needs a CUDA device")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests that share something slow to make in one process, which makes it once."""
+    for item in items:
+        for shared in SLOW_TO_MAKE.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(shared))
+
+
 ROOT = Path(__file__).parents[1]
+SLOW_TO_MAKE = {"dist", "place"}  # fixtures
 
 
 @pytest.fixture(scope="session")

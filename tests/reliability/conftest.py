@@ -1,5 +1,6 @@
 """What the tests of reliability share: the figures that docs/reliability.md shows are those that its tests saw."""
 
+import fcntl
 import json
 import os
 from collections.abc import Callable
@@ -18,8 +19,11 @@ def seen(request: pytest.FixtureRequest) -> Callable[..., None]:
     def record(**figures: int | float | str) -> None:
         print(request.node.nodeid, figures)
         if os.environ.get("RECORD_RESULTS") == "1":
-            results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-            results[request.node.nodeid] = figures
-            RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+            with RESULTS.open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # other tests may run at the same time
+                results = json.load(file) | {request.node.nodeid.partition("@")[0]: figures}
+                file.seek(0)
+                file.truncate()
+                file.write(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
 
     return record
