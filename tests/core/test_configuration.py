@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,8 @@ def test_json_gives_back_what_was_saved(tmp_path: Path) -> None:
 def written_to(folder: Path) -> dict[str, Any]:
     written: dict[str, Any] = json.loads((folder / "config.json").read_text())
     assert written.pop("transformers_version")
+    assert written.pop("delta_vae_version") == metadata.version("delta-vae-core")
+    assert written.pop("delta_vae_format") == 1
     return written
 
 

@@ -1,6 +1,7 @@
 """Run configs: what a file and overrides say is what comes out, and every mistake is one line with a remedy."""
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def test_what_is_saved_is_complete_and_loads_equal(presets: Path) -> None:
     config = load_config(TextRunConfig, "quick", ["seed=5", "optimization.betas=[0.5,0.6]"], presets)
     save_config(config, presets / "config.yaml")
     saved = yaml.safe_load((presets / "config.yaml").read_text())
+    assert (saved.pop("delta_vae_version"), saved.pop("delta_vae_format")) == (metadata.version("delta-vae"), 1)
     assert {key for key, value in flatten(config).items()} == {
         f"{section}.{key}" if isinstance(entries, dict) else section
         for section, entries in saved.items()

@@ -10,6 +10,8 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
+from delta_vae_core.versions import FORMAT_KEY, VERSION_KEY, reading, stamp
+
 Config = TypeVar("Config", bound=type[PreTrainedConfig])
 
 # What transformers itself writes into, or passes along with, a config beyond its declared fields.
@@ -25,25 +27,27 @@ _TRANSFORMERS_KEYS = {
     "transformers_version",
     "use_cache",
 }
+_STAMP_KEYS = {VERSION_KEY, FORMAT_KEY}
 
 
 class StrictConfig(PreTrainedConfig):
     """A `PreTrainedConfig` that refuses keys it does not know. Decorate every subclass with `checked`."""
 
     def __post_init__(self, **kwargs: Any) -> None:
-        unknown = [key for key in kwargs if key not in _TRANSFORMERS_KEYS and not key.startswith("_")]
+        unknown = [key for key in kwargs if key not in _TRANSFORMERS_KEYS | _STAMP_KEYS and not key.startswith("_")]
         if unknown:
             raise ValueError(f"{type(self).__name__}: {_unknown_key(unknown[0], self.__dataclass_fields__)}")
-        super().__post_init__(**kwargs)
+        super().__post_init__(**{key: value for key, value in kwargs.items() if key not in _STAMP_KEYS})
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """config.json: every key of ours, and of transformers' keys what differs from its defaults; nested likewise."""
-        diff: dict[str, Any] = super().to_diff_dict()
+        """config.json: its version, every key of ours, of transformers' what is not its default; nested likewise."""
+        diff: dict[str, Any] = super().to_diff_dict() | stamp()
         for name in self.sub_configs:
             part = getattr(self, name, None)
             if isinstance(part, PreTrainedConfig):
                 diff[name] = part.to_diff_dict() | {"model_type": part.model_type}
-                diff[name].pop("transformers_version", None)
+                for key in ("transformers_version", *_STAMP_KEYS):
+                    diff[name].pop(key, None)
         return diff
 
 
@@ -54,11 +58,12 @@ def checked(cls: Config) -> Config:
 
     @functools.wraps(init)
     def __init__(self: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
-        try:
-            init(self, *args, **kwargs)
-        except StrictDataclassError as error:
-            reason = error.__cause__ or error
-            raise ValueError(f"{cls.__name__}: {' '.join(str(reason).split())}") from None
+        with reading(cls.__name__, kwargs.get(VERSION_KEY), kwargs.get(FORMAT_KEY)):
+            try:
+                init(self, *args, **kwargs)
+            except StrictDataclassError as error:
+                reason = error.__cause__ or error
+                raise ValueError(f"{cls.__name__}: {' '.join(str(reason).split())}") from None
 
     cls.__init__ = __init__  # type: ignore[method-assign]
     return cls

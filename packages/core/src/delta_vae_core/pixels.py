@@ -21,6 +21,7 @@ from transformers import initialization as init
 
 from delta_vae_core.attention import AttentionLayout, LatentAttention, ResidualLinear, SelfAttention
 from delta_vae_core.configuration import StrictConfig, require
+from delta_vae_core.recomputation import Recomputed, run
 from delta_vae_core.rotary import Rotary
 
 MODES = ("strict", "inclusive")
@@ -78,7 +79,7 @@ class PixelPreTrainedModel(PreTrainedModel):
     config: PixelConfig
     _no_split_modules = ["PixelGroup"]  # noqa: RUF012 - the form transformers reads; FSDP shards by it
     _supports_sdpa = True
-    supports_gradient_checkpointing = False
+    supports_gradient_checkpointing = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -128,7 +129,7 @@ class PixelStack(nn.Module):
             positions = positions + row_input[:, :, None]
         v, h = self.vertical(x) + positions, self.horizontal(x) + positions
         for group in self.groups:
-            v, h = group(v, h, latents, rows)
+            v, h = run(group, v, h, latents, rows)
         return self.norm(h).permute(0, 3, 1, 2)
 
     def _rows(self, latents: Tensor, width: int) -> AttentionLayout:
@@ -139,7 +140,7 @@ class PixelStack(nn.Module):
         return AttentionLayout(Rotary(rows, self.head_size), Rotary(steps, self.head_size), 0, False, mask)
 
 
-class PixelGroup(nn.Module):
+class PixelGroup(Recomputed):
     """Attention over the latents if there are any, gated layers, attention over the earlier pixels if there is any."""
 
     def __init__(self, config: PixelConfig, group: int, size: int, latent_dim: int) -> None:

@@ -16,6 +16,7 @@ from transformers import initialization as init
 
 from delta_vae_core.attention import AttentionLayout, LatentAttention, ResidualLinear, SelfAttention
 from delta_vae_core.configuration import StrictConfig, require
+from delta_vae_core.recomputation import Recomputed, run
 from delta_vae_core.rotary import Rotary
 from delta_vae_core.sequences import flip
 
@@ -60,7 +61,7 @@ class TransformerPreTrainedModel(PreTrainedModel):
     config: TransformerConfig
     _no_split_modules = ["Block"]  # noqa: RUF012 - the form transformers reads; FSDP shards by it
     _supports_sdpa = True
-    supports_gradient_checkpointing = False
+    supports_gradient_checkpointing = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -146,11 +147,12 @@ class TransformerStack(nn.Module):
             over_latents, latent_cache = AttentionLayout(rotary, every, past, causal=False, mask=latent_mask), None
         x = self.dropout(x)
         for block in self.blocks:
-            x = block(x, own, cache, latents, over_latents, latent_cache)
+            inputs = (x, own, cache, latents, over_latents, latent_cache)
+            x = run(block, *inputs) if cache is None else block(*inputs)  # a cache takes each step once
         return self.norm(x)
 
 
-class Block(nn.Module):
+class Block(Recomputed):
     """(B, L, H) -> (B, L, H): attention over the sequence, over the latents if there are any, and an MLP."""
 
     def __init__(self, config: TransformerConfig, layer: int, latent_dim: int) -> None:

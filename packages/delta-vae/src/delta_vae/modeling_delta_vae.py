@@ -50,6 +50,7 @@ class DeltaVaePreTrainedModel(PreTrainedModel):
     config: DeltaVaeConfig
     base_model_prefix = ""
     _supports_sdpa = True
+    supports_gradient_checkpointing = True
 
     # type: ignore: theirs names every option; here they are passed on, and what comes back is looked at.
     @classmethod

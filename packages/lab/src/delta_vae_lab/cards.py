@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from transformers import AutoModel
 
 from delta_vae import DeltaVaeConfig
+from delta_vae_core import FORMAT_KEY, reading
 from delta_vae_lab.captions import FIGURES, SAMPLES
 from delta_vae_lab.console import one_line_errors
 from delta_vae_lab.estimates import Estimate
@@ -179,11 +180,13 @@ def read_results(file: Path) -> dict[str, Any]:
         results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: damaged ({error}); evaluate the run again, with --resume") from None
-    missing = [name for name in ("run", "data", "model", "metrics") if name not in results]
-    if missing:
-        raise ValueError(
-            f"{file}: has no {missing[0]!r}; give the results.json of a run, or evaluate the run again, with --resume"
-        )
+    with reading(str(file), results.get("versions", {}).get("delta-vae"), results.get(FORMAT_KEY)):
+        missing = [name for name in ("run", "data", "model", "metrics") if name not in results]
+        if missing:
+            raise ValueError(
+                f"{file}: has no {missing[0]!r}; "
+                "give the results.json of a run, or evaluate the run again, with --resume"
+            )
     return results
 
 

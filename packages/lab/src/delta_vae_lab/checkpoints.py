@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_model, save_model
 from torch.optim.swa_utils import AveragedModel
+
+from delta_vae_core import VERSION_KEY, stamp
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ def save_checkpoint(
     if accelerator.is_main_process:
         if polyak is not None:
             save_model(polyak, str(aside / _POLYAK))
-        (aside / _PROGRESS).write_text(json.dumps(asdict(progress)) + "\n")
+        (aside / _PROGRESS).write_text(json.dumps(asdict(progress) | {VERSION_KEY: stamp()[VERSION_KEY]}) + "\n")
         seal(aside)
         _put_in_place(aside, folder / f"step-{progress.step:08d}")
         _prune(folder, progress.step, keep)
@@ -63,10 +65,13 @@ def save_checkpoint(
 
 def read_progress(checkpoint: Path) -> Progress:
     """What a checkpoint is of."""
-    progress = Progress(**json.loads((checkpoint / _PROGRESS).read_text()))
-    if progress.format != FORMAT:
-        raise ValueError(f"{checkpoint}: has format {progress.format}, this version reads {FORMAT}; start a new run")
-    return progress
+    content = json.loads((checkpoint / _PROGRESS).read_text())
+    if (written := content["format"]) != FORMAT:
+        by = content.get(VERSION_KEY, "of a later version")
+        remedy = f"go on with delta-vae {by}, which wrote it" if written > FORMAT else "start a new run"
+        raise ValueError(f"{checkpoint}: has format {written}, this version reads {FORMAT}; {remedy}")
+    known = {entry.name for entry in fields(Progress)}
+    return Progress(**{key: value for key, value in content.items() if key in known})
 
 
 def load_checkpoint(checkpoint: Path, accelerator: Accelerator, polyak: AveragedModel | None) -> None:

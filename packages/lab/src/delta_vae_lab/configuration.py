@@ -14,6 +14,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from delta_vae_core import FORMAT_KEY, VERSION_KEY, reading, stamp
 from delta_vae_lab.sections import ObjectiveSection, PriorSection, RunConfig
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -28,6 +29,13 @@ def load_config(
         content = OmegaConf.create(path.read_text())
         if not OmegaConf.is_dict(content) or list(content.values()) == [None]:
             raise ValueError(f"{path}: must be a mapping of sections")
+    assert isinstance(content, DictConfig)
+    with reading(str(path), content.pop(VERSION_KEY, None), content.pop(FORMAT_KEY, None)):
+        return _merged(kind, path, content, overrides)
+
+
+def _merged(kind: type[Config], path: Path, content: DictConfig, overrides: Sequence[str]) -> Config:
+    with _one_line(path, kind):
         config = OmegaConf.merge(OmegaConf.structured(kind), _restore_no(content))
     for override in overrides:
         if "=" not in override:
@@ -41,8 +49,8 @@ def load_config(
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    """Write every key, defaults included, as YAML that `load_config` reads."""
-    OmegaConf.save(OmegaConf.structured(config), path)
+    """Write the version and every key, defaults included, as YAML that `load_config` reads."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(stamp())) + OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -57,6 +65,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 def result_changes(old: RunConfig, new: RunConfig) -> list[str]:
     """The keys that differ and change what a step computes, so that one run cannot go on as the other."""
     cadence: tuple[str, ...] = ("evaluation.", "checkpoint.", "log_every", "tracker")
+    cadence += ("optimization.activation_checkpointing",)  # computes the same anew
     if new.optimization.schedule != "cosine":  # a cosine's every learning rate depends on the number of steps
         cadence += ("optimization.steps",)
     before, after = flatten(old), flatten(new)

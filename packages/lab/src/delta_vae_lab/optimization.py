@@ -11,6 +11,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import PreTrainedModel
 
 from delta_vae.objectives import beta_elbo, cyclical_annealing, free_bits, linear_annealing
 from delta_vae_lab.sections import ObjectiveSection, OptimizationSection
@@ -85,6 +86,16 @@ def clip_gradients(parameters: dict[str, list[nn.Parameter]], norms: dict[str, T
 def whole(tensor: Tensor) -> Tensor:
     """The full value of a tensor that FSDP may have sharded."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def recompute_activations(model: PreTrainedModel) -> None:
+    """Have the stacks keep no activations within their layers, but compute them anew for the gradient."""
+    try:
+        enable = model.activation_checkpointing_enable
+    except AttributeError:  # before transformers 5.20
+        enable = model.gradient_checkpointing_enable
+    enable()
+    model.disable_input_require_grads()  # a hook that only adapters need, and that fast drawing would have to heed
 
 
 def build_polyak(model: nn.Module, settings: OptimizationSection, accelerator: Accelerator) -> AveragedModel | None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from delta_vae_core import FORMAT_KEY, stamp
 from delta_vae_lab.configuration import load_config, result_changes, save_config
 from delta_vae_lab.sections import RunConfig
 
@@ -117,7 +118,8 @@ class RunFolder:
     ) -> None:
         """Write results.json: the metrics, unit-suffixed, the model's architecture, and what produces them again."""
         origin = provenance(config, device)
-        results = {"run": self.path.resolve().name, **origin, "data": dict(data), "model": dict(model)}
+        named = {"run": self.path.resolve().name, FORMAT_KEY: stamp()[FORMAT_KEY]}
+        results = {**named, **origin, "data": dict(data), "model": dict(model)}
         if (trained := config.auxiliary_prior.fit_to) is not None:
             results["fitted_to"] = trained  # where all but the auxiliary prior is from
         partial = self.path / "results.json.partial"

@@ -65,6 +65,7 @@ class OptimizationSection:
     max_grad_norm: float = 1.0
     polyak_decay: float = 0.0  # 0: no averaging
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    activation_checkpointing: bool = False  # less memory for a third more computing; the step stays the same
     compile: bool = False
 
 

@@ -26,6 +26,7 @@ from delta_vae_lab.optimization import (
     clip_gradients,
     gradient_norm,
     rate_weight,
+    recompute_activations,
     set_learning_rates,
     split_parameters,
     training_loss,
@@ -97,6 +98,8 @@ def train(
     architecture = type(model)  # FSDP changes it
     optimizer = build_optimizer(model, settings)
     polyak = build_polyak(model, settings, accelerator)
+    if settings.activation_checkpointing:
+        recompute_activations(model)
     model, optimizer = accelerator.prepare(model, optimizer)
     # Without Accelerate's autocast around `forward` alone, so that all of an evaluation is in full precision.
     bare = accelerator.unwrap_model(model, keep_fp32_wrapper=False, keep_torch_compile=False)
