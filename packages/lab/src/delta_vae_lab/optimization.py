@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -90,10 +90,10 @@ def whole(tensor: Tensor) -> Tensor:
 
 def recompute_activations(model: PreTrainedModel) -> None:
     """Have the stacks keep no activations within their layers, but compute them anew for the gradient."""
-    try:
-        enable = model.activation_checkpointing_enable
-    except AttributeError:  # before transformers 5.20
-        enable = model.gradient_checkpointing_enable
+    new_name = hasattr(model, "activation_checkpointing_enable")
+    enable: Callable[[], None] = (
+        model.activation_checkpointing_enable if new_name else model.gradient_checkpointing_enable
+    )
     enable()
     model.disable_input_require_grads()  # a hook that only adapters need, and that fast drawing would have to heed
 
