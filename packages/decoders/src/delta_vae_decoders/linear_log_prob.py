@@ -28,34 +28,37 @@ def linear_log_prob(features: Tensor, weight: Tensor, x: Tensor) -> Tensor:
 
 
 class _LinearLogProb(torch.autograd.Function):
-    """ln p = l_x - logsumexp(l) for logits l = features weight^T, and dl = g (onehot(x) - softmax(l)).
+    """ln p = (l_x - m) - ln s for logits l = features weight^T, m = max l, s = sum exp(l - m); dl = g (onehot(x) - p).
 
-    Some rows at a time. Saved are the logits, if they are few, and their logsumexp.
+    Some rows at a time. Saved are the logits, if they are few, with m and s: of their logsumexp, m + ln s, a large m
+    would leave no digits to ln s.
     """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         count, vocabulary = len(features), len(weight)
         exact = torch.promote_types(features.dtype, torch.float32)
-        log_prob, normalizer = (features.new_empty(count, dtype=exact) for _ in range(2))
+        log_prob, largest, total = (features.new_empty(count, dtype=exact) for _ in range(3))
         keep = count * vocabulary <= KEPT and any(ctx.needs_input_grad)
         kept = features @ weight.t() if keep else None
         for rows in _parts(count, vocabulary):
             logits = (features[rows] @ weight.t() if kept is None else kept[rows]).to(exact)
-            normalizer[rows] = logits.logsumexp(1)
-            log_prob[rows] = logits.gather(1, x[rows, None])[:, 0] - normalizer[rows]
-        ctx.save_for_backward(features, weight, x, normalizer, kept)
+            largest[rows] = logits.amax(1)
+            total[rows] = (logits - largest[rows, None]).exp_().sum(1)
+            log_prob[rows] = logits.gather(1, x[rows, None])[:, 0] - largest[rows] - total[rows].log()
+        ctx.save_for_backward(features, weight, x, largest, total, kept)
         return log_prob
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        features, weight, x, normalizer, kept = ctx.saved_tensors
+        features, weight, x, largest, total, kept = ctx.saved_tensors
         of_features = torch.empty_like(features)
-        of_weight = torch.zeros_like(weight, dtype=normalizer.dtype)
+        of_weight = torch.zeros_like(weight, dtype=total.dtype)
+        share = gradient / total
         for rows in _parts(len(features), len(weight)):
             logits = features[rows] @ weight.t() if kept is None else kept[rows]
-            of_logits = (logits - normalizer[rows, None]).exp_().mul_(-gradient[rows, None])
+            of_logits = (logits - largest[rows, None]).exp_().mul_(-share[rows, None])
             of_logits.scatter_add_(1, x[rows, None], gradient[rows, None])
             of_logits = of_logits.to(features.dtype)
             torch.mm(of_logits, weight, out=of_features[rows])

@@ -37,7 +37,11 @@ class DiscretizedLogisticMixture:
 
     @classmethod
     def from_parameters(cls, parameters: Tensor, channels: int, levels: int) -> DiscretizedLogisticMixture:
-        """From unconstrained (B, H, W, K (1 + 2 C + C (C - 1) / 2)): scales are bounded, coefficients in (-1, 1)."""
+        """From unconstrained (B, H, W, K (1 + 2 C + C (C - 1) / 2)): scales are bounded, coefficients in (-1, 1).
+
+        In float32 at least: in bfloat16 a mean would be as coarse as 256 levels, in float16 a tail would be infinite.
+        """
+        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
         pairs = channels * (channels - 1) // 2
         *pixels, size = parameters.shape
         components = size // (1 + 2 * channels + pairs)
@@ -119,7 +123,8 @@ class CategoricalPixels:
 
     @classmethod
     def from_parameters(cls, parameters: Tensor, channels: int, levels: int) -> CategoricalPixels:
-        """From (B, H, W, C levels)."""
+        """From (B, H, W, C levels); in float32 at least."""
+        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
         return cls(parameters.unflatten(-1, (channels, levels)))
 
     def log_prob(self, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from delta_vae_core import DiagonalGaussian, StrictConfig, checked, standard_normal
 from delta_vae_priors.committed_rate import ar1_best_log_scale, ar1_committed_rate, rate_in_nats, solve_alpha
-from delta_vae_priors.prior import WeightlessPrior, counted, full_precision, split_statistics
+from delta_vae_priors.prior import WeightlessPrior, check_mask, counted, full_precision, split_statistics
 
 
 @checked
@@ -80,12 +80,13 @@ class AR1Prior(WeightlessPrior):
         self.post_init()
 
     def _constants(self, device: torch.device) -> tuple[Tensor, ...]:
-        """alpha, ln(1 - alpha^2), and the best log-scales at the ends and in between; (D,) float32.
+        """alpha, ln(1 - alpha^2), the best log-scales at the ends and in between, and alpha in two parts; (D,) float32.
 
-        Taken in double precision from the config, which no cast of the model to bfloat16 can change.
+        The parts are the nearest integer and the rest. Taken in double precision from the config, which no cast of the
+        model to bfloat16 can change.
         """
         if device not in self._on_device:
-            rows = [(a, math.log1p(-a * a), *ar1_best_log_scale(a)) for a in self.config.alphas]
+            rows = [(a, math.log1p(-a * a), *ar1_best_log_scale(a), round(a), a - round(a)) for a in self.config.alphas]
             with torch.inference_mode(False):  # kept for training too, though inference may ask first
                 self._on_device[device] = tuple(torch.tensor(rows, device=device, dtype=torch.float32).unbind(1))
         return self._on_device[device]
@@ -95,8 +96,9 @@ class AR1Prior(WeightlessPrior):
 
         At statistics 0 the rate is the committed rate: training starts near the floor instead of searching for it.
         """
+        check_mask(mask)
         mean, log_scale = split_statistics(statistics, len(self.config.alphas))
-        _, _, end, between = self._constants(mean.device)
+        _, _, end, between, _, _ = self._constants(mean.device)
         steps = mean.shape[1]
         t = torch.arange(steps, device=mean.device)
         length = torch.full((1, 1), steps, device=mean.device) if mask is None else mask.sum(1, keepdim=True)
@@ -113,10 +115,10 @@ class AR1Prior(WeightlessPrior):
         """
         mean, log_scale = posterior.mean.float(), posterior.log_scale.float()
         with full_precision(mean):
-            alpha, log_innovation, _, _ = self._constants(mean.device)
+            alpha, log_innovation, *_ = self._constants(mean.device)
             variance = (2 * log_scale).exp()
             first = 0.5 * (variance[:, :1] + mean[:, :1] ** 2 - 1 - 2 * log_scale[:, :1])
-            spread = variance[:, 1:] + alpha**2 * variance[:, :-1] + (mean[:, 1:] - alpha * mean[:, :-1]) ** 2
+            spread = variance[:, 1:] + alpha**2 * variance[:, :-1] + self._shocks(mean) ** 2
             later = 0.5 * (spread * (-log_innovation).exp() - 1 - 2 * log_scale[:, 1:] + log_innovation)
             return counted(torch.cat((first, later), dim=1), mask)
 
@@ -129,21 +131,32 @@ class AR1Prior(WeightlessPrior):
     def log_prob(self, z: Tensor, mask: Tensor | None = None) -> Tensor:
         """ln p(z_t | z_{t-1}) per step and dimension, in nats: (B, T, D)."""
         z = z.float()
-        alpha, log_innovation, _, _ = self._constants(z.device)
-        mean = torch.cat((torch.zeros_like(z[:, :1]), alpha * z[:, :-1]), dim=1)
+        log_innovation = self._constants(z.device)[1]
+        shocks = torch.cat((z[:, :1], self._shocks(z)), dim=1)
         first = torch.arange(z.shape[1], device=z.device)[:, None] == 0
         log_scale = torch.where(first, 0.0, 0.5 * log_innovation).expand_as(z)
-        return counted(DiagonalGaussian(mean, log_scale).log_prob(z), mask)
+        return counted(DiagonalGaussian(torch.zeros_like(z), log_scale).log_prob(shocks), mask)
+
+    def _shocks(self, x: Tensor) -> Tensor:
+        """x_t - alpha x_{t-1} of every step but the first: (B, T, D) -> (B, T - 1, D).
+
+        For alpha near 1 the difference of neighbours comes first: it keeps the digits that x_t and alpha x_{t-1} share.
+        """
+        *_, nearest, rest = self._constants(x.device)
+        return (x[:, 1:] - nearest * x[:, :-1]) - rest * x[:, :-1]
 
     def complete(self, z: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Steps beyond the n that the mask counts: z_t = alpha^(t-n) z_n + a fresh AR(1) path."""
-        alpha, log_innovation, _, _ = self._constants(z.device)
+        check_mask(mask)
+        if not z.shape[1]:
+            return z.float()
+        alpha, log_innovation, *_ = self._constants(z.device)
         t = torch.arange(z.shape[1], device=z.device)
         missing = ~mask.bool()[..., None]
         scale = torch.where(t[:, None] == 0, 1.0, (0.5 * log_innovation).exp())
         noise = standard_normal(z.shape, generator, z.device)
         path = ar1_filter(torch.where(missing, scale * noise, 0.0), alpha)
-        length = mask.sum(1)
+        length = mask.bool().sum(1)
         last = z.float().gather(1, (length - 1).clamp_min(0)[:, None, None].expand(-1, 1, z.shape[2]))
         last = torch.where((length > 0)[:, None, None], last, 0.0)
         since = (t + 1 - length[:, None]).clamp_min(0)[..., None]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from delta_vae_core import DiagonalGaussian, StrictConfig, checked, gaussian_kl, require, standard_normal
-from delta_vae_priors.prior import WeightlessPrior, counted, full_precision, split_statistics
+from delta_vae_priors.prior import WeightlessPrior, check_mask, counted, full_precision, split_statistics
 
 
 @checked
@@ -32,6 +32,8 @@ class IndependentDeltaPriorConfig(StrictConfig):
     def validate_delta(self) -> None:
         require(self.latent_dim, "latent_dim", self.latent_dim >= 1, "must be at least 1")
         require(self.delta, "delta", self.delta > 0, "must be above 0 nats; for 0 use the standard normal prior")
+        # At the lower root sigma is about e^(-delta - 1/2), which float32 must hold with all its digits.
+        require(self.delta, "delta", self.delta <= 80, "must be at most 80 nats a step and dimension")
 
 
 class StandardNormalPrior(WeightlessPrior):
@@ -66,6 +68,7 @@ class StandardNormalPrior(WeightlessPrior):
 
     def complete(self, z: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Missing steps are fresh N(0, 1) draws."""
+        check_mask(mask)
         noise = standard_normal(z.shape, generator, z.device)
         return torch.where(mask.bool()[..., None], z.float(), noise)
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from delta_vae_core import DiagonalGaussian, StrictConfig, checked, gaussian_kl, require, standard_normal
-from delta_vae_priors.prior import Prior, counted, full_precision, split_statistics
+from delta_vae_priors.prior import Prior, check_mask, counted, full_precision, split_statistics
 
 
 @checked
@@ -45,6 +45,8 @@ class LSTMNetwork(Prior):
     def forward(self, latents: Tensor) -> DiagonalGaussian:
         """z (B, T, D) -> the distribution of every z_t given z_{<t}."""
         z = latents.to(self.head.weight.dtype)
+        if not z.shape[1]:  # which torch's LSTM refuses
+            return DiagonalGaussian(z.float(), z.float())
         previous = torch.cat((torch.zeros_like(z[:, :1]), z[:, :-1]), dim=1)
         with full_precision(z):
             hidden, _ = self.lstm(previous)
@@ -73,6 +75,7 @@ class LSTMNetwork(Prior):
     @torch.no_grad()
     def complete(self, z: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Step by step: the given z_t where the mask counts it, else a draw given z_{<t}."""
+        check_mask(mask)
         noise = standard_normal(z.shape, generator, z.device)
         previous, state = torch.zeros_like(z[:, :1], dtype=self.head.weight.dtype), None
         steps = []
@@ -82,7 +85,7 @@ class LSTMNetwork(Prior):
                 drawn = self._conditional(hidden).sample(noise=noise[:, t : t + 1])
                 steps.append(torch.where(mask[:, t : t + 1, None].bool(), z[:, t : t + 1].float(), drawn))
                 previous = steps[-1].to(previous.dtype)
-        return torch.cat(steps, dim=1)
+        return torch.cat(steps, dim=1) if steps else z.float()
 
 
 class LSTMPrior(LSTMNetwork):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from delta_vae_core import StrictConfig
+from delta_vae_core import StrictConfig, check_right_padded
 
 
 class Prior(PreTrainedModel, ABC):
@@ -88,6 +88,13 @@ def split_statistics(statistics: Tensor, latent_dim: int) -> tuple[Tensor, Tenso
     return first, second
 
 
+def check_mask(mask: Tensor | None) -> None:
+    """Raise `ValueError` unless every row is ones and then zeros; on an accelerator it would have to be waited for."""
+    if mask is not None and mask.device.type == "cpu" and not torch.compiler.is_compiling():
+        check_right_padded(mask)
+
+
 def counted(values: Tensor, mask: Tensor | None) -> Tensor:
     """(B, T, D) with the masked steps at zero, also where they are not finite."""
+    check_mask(mask)
     return values if mask is None else torch.where(mask.bool()[..., None], values, 0.0)
