@@ -64,7 +64,12 @@ class PixelConfig(StrictConfig):
         divides = self.hidden_size % self.num_heads == 0
         require(self.hidden_size, "hidden_size", divides, f"use a multiple of num_heads={self.num_heads}")
         head_size = self.hidden_size // self.num_heads
-        require(head_size, "hidden_size / num_heads", head_size % 2 == 0, "rotary positions need an even head size")
+        require(
+            head_size,
+            "hidden_size / num_heads",
+            head_size % 2 == 0,
+            "rotary positions need an even head size; change either",
+        )
         odd = self.kernel_size >= 3 and self.kernel_size % 2 == 1
         require(self.kernel_size, "kernel_size", odd, "must be odd and at least 3")
         known = self.activation in ACTIVATIONS

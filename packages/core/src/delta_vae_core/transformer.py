@@ -49,7 +49,12 @@ class TransformerConfig(StrictConfig):
         divides = self.hidden_size % self.num_heads == 0
         require(self.hidden_size, "hidden_size", divides, f"use a multiple of num_heads={self.num_heads}")
         head_size = self.hidden_size // self.num_heads
-        require(head_size, "hidden_size / num_heads", head_size % 2 == 0, "rotary positions need an even head size")
+        require(
+            head_size,
+            "hidden_size / num_heads",
+            head_size % 2 == 0,
+            "rotary positions need an even head size; change either",
+        )
         require(self.positions, "positions", self.positions in ("rotary", "learned"), "use 'rotary' or 'learned'")
         require(self.dropout, "dropout", 0 <= self.dropout < 1, "must be in [0, 1)")
         require(self.latent_dim, "latent_dim", self.latent_dim >= 0, "must be at least 0 (0 means no latents)")

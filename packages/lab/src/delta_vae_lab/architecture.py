@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -17,6 +18,11 @@ from delta_vae_priors import (
     LSTMPriorConfig,
     StandardNormalPriorConfig,
 )
+
+_PARTS: dict[type[RunConfig], tuple[tuple[str, type[PreTrainedConfig]], ...]] = {
+    TextRunConfig: (("encoder", TextEncoderConfig), ("decoder", TextDecoderConfig)),
+    ImageRunConfig: (("encoder", ImageEncoderConfig), ("decoder", ImageDecoderConfig)),
+}
 
 
 def text_model_config(config: TextRunConfig, tokenizer: PreTrainedTokenizerBase) -> DeltaVaeConfig:
@@ -48,6 +54,17 @@ def image_model_config(config: ImageRunConfig, shape: tuple[int, int, int], leve
     if not shared["latent_dim"]:
         return DeltaVaeConfig(decoder=decoder)
     return _with_latents(config, ImageEncoderConfig(**vars(config.encoder), **shared), decoder)
+
+
+def check_architecture(config: RunConfig) -> None:
+    """Raise `ValueError` for sizes that no model can have: before any data are read, which tell the rest of them."""
+    for section, part in _PARTS[type(config)]:
+        try:
+            part(**vars(getattr(config, section)))
+        except ValueError as error:
+            raise ValueError(f"{section}.{str(error).removeprefix(f'{part.__name__}: ')}") from None
+    with warnings.catch_warnings(action="ignore"):  # it will be said when the model is built
+        prior_config(config.prior)
 
 
 def latent_dim(prior: PriorSection) -> int:

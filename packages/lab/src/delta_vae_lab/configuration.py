@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from delta_vae_core import FORMAT_KEY, VERSION_KEY, reading, stamp
-from delta_vae_lab.sections import ObjectiveSection, PriorSection, RunConfig
+from delta_vae_lab.config_rules import check_config, what_it_takes
+from delta_vae_lab.config_text import read_config_text, split_override
+from delta_vae_lab.sections import RunConfig, flatten
 
 Config = TypeVar("Config", bound=RunConfig)
+
+__all__ = ["check_config", "flatten", "load_config", "result_changes", "save_config"]
 
 
 def load_config(
@@ -25,22 +28,23 @@ def load_config(
 ) -> Config:
     """The config of a YAML file, or of the file in `presets` that has this name, with `section.key=value` overrides."""
     path = _find(source, presets)
+    text = read_config_text(path)
     with _one_line(path, kind):
-        content = OmegaConf.create(path.read_text())
-        if not OmegaConf.is_dict(content) or list(content.values()) == [None]:
-            raise ValueError(f"{path}: must be a mapping of sections")
-    assert isinstance(content, DictConfig)
-    with reading(str(path), content.pop(VERSION_KEY, None), content.pop(FORMAT_KEY, None)):
+        content = OmegaConf.create(text)
+        assert isinstance(content, DictConfig)
+        version, written_format = content.pop(VERSION_KEY, None), content.pop(FORMAT_KEY, None)
+    with reading(str(path), version, written_format):
         return _merged(kind, path, content, overrides)
 
 
 def _merged(kind: type[Config], path: Path, content: DictConfig, overrides: Sequence[str]) -> Config:
     with _one_line(path, kind):
+        _check_sections(content, kind)
         config = OmegaConf.merge(OmegaConf.structured(kind), _restore_no(content))
     for override in overrides:
-        if "=" not in override:
-            raise ValueError(f"{override!r}: an override must read section.key=value")
-        with _one_line(override, kind):
+        key, _ = split_override(override)
+        _check_whole(key, override, kind)
+        with _one_line(override, kind, key):
             config = OmegaConf.merge(config, _restore_no(OmegaConf.from_dotlist([override])))
     with _one_line(path, kind):
         run: Config = OmegaConf.to_object(config)  # type: ignore[assignment]
@@ -53,15 +57,6 @@ def save_config(config: RunConfig, path: Path) -> None:
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(stamp())) + OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """{"section.key": value} of every leaf."""
-    flat: dict[str, Any] = {}
-    for entry in fields(config):
-        value = getattr(config, entry.name)
-        flat |= flatten(value, f"{prefix}{entry.name}.") if is_dataclass(value) else {prefix + entry.name: value}
-    return flat
-
-
 def result_changes(old: RunConfig, new: RunConfig) -> list[str]:
     """The keys that differ and change what a step computes, so that one run cannot go on as the other."""
     cadence: tuple[str, ...] = ("evaluation.", "checkpoint.", "log_every", "tracker")
@@ -70,117 +65,6 @@ def result_changes(old: RunConfig, new: RunConfig) -> list[str]:
         cadence += ("optimization.steps",)
     before, after = flatten(old), flatten(new)
     return [key for key in after if before[key] != after[key] and not key.startswith(cadence)]
-
-
-def check_config(config: RunConfig) -> None:
-    """Raise a one-line `ValueError` (value, rule, remedy) for the first rule that a value breaks."""
-    values = flatten(config)
-    for key, value in values.items():
-        holds, rule = _RULES.get(key, _ANY)
-        if value is not None and not holds(value):
-            raise ValueError(f"{key}={value!r}: {rule}")
-    settings = config.optimization
-    if settings.batch_size % settings.accumulation:
-        raise ValueError(
-            f"optimization.batch_size={settings.batch_size}: must be divisible by "
-            f"optimization.accumulation={settings.accumulation}; change either"
-        )
-    _check_objective(config.objective)
-    if config.prior.kind == "ar1":
-        _check_alpha(config.prior)
-
-
-def _check_objective(objective: ObjectiveSection) -> None:
-    for key, neutral, name in (("beta", 1.0, "beta"), ("floor_nats", 0.0, "free_bits")):
-        value = getattr(objective, key)
-        if value != neutral and objective.name != name:
-            raise ValueError(f"objective.{key}={value}: does nothing with {objective.name}; set objective.name={name}")
-    if objective.annealing == "none":
-        return
-    if objective.annealing_steps < 1:
-        raise ValueError(
-            f"objective.annealing_steps={objective.annealing_steps}: must be at least 1 with "
-            f"objective.annealing={objective.annealing}"
-        )
-    if objective.name == "free_bits":
-        raise ValueError(
-            f"objective.annealing={objective.annealing}: weighs the rate, where free_bits has a floor; "
-            "set objective.annealing=none or another objective.name"
-        )
-
-
-def _check_alpha(prior: PriorSection) -> None:
-    ways = {
-        "alpha": prior.alpha is not None,
-        "alpha_low + alpha_high": prior.alpha_low is not None or prior.alpha_high is not None,
-        "committed_bits + steps": prior.committed_bits is not None or prior.steps is not None,
-    }
-    given = [way for way, is_given in ways.items() if is_given]
-    if len(given) != 1:
-        raise ValueError(
-            f"prior: an ar1 prior takes exactly one of {', '.join(ways)}, got {' and '.join(given) or 'none'}; "
-            "set the keys of the others to null"
-        )
-    half = [key for pair in (("alpha_low", "alpha_high"), ("committed_bits", "steps")) for key in _lone(prior, pair)]
-    if half:
-        raise ValueError(f"prior.{half[0]} is missing: {given[0]} go together")
-    if prior.alpha is not None and len(prior.alpha) != prior.latent_dim:
-        raise ValueError(
-            f"prior.alpha={prior.alpha}: has {len(prior.alpha)} values for prior.latent_dim={prior.latent_dim}; "
-            "give one a dimension"
-        )
-
-
-def _lone(prior: PriorSection, pair: tuple[str, str]) -> list[str]:
-    """The missing half of a pair that is half given."""
-    missing = [key for key in pair if getattr(prior, key) is None]
-    return missing if len(missing) == 1 else []
-
-
-Rule = tuple[Callable[[Any], bool], str]
-
-
-def _at_least(low: int, remedy: str = "") -> Rule:
-    return (lambda value: low <= value < math.inf), f"must be at least {low} and finite{remedy}"
-
-
-def _fraction(value: float) -> bool:
-    return 0 <= value < 1
-
-
-_ANY: Rule = (lambda value: not isinstance(value, float) or math.isfinite(value), "must be finite")
-_POSITIVE: Rule = (lambda value: 0 < value < math.inf, "must be greater than 0 and finite")
-_RULES: dict[str, Rule] = {
-    "prior.latent_dim": _at_least(1, "; prior.kind=none is the decoder without latents"),
-    "prior.hidden_size": _at_least(1),
-    "max_length": _at_least(2),
-    "encoder.dropout": (_fraction, "must be in [0, 1)"),
-    "decoder.dropout": (_fraction, "must be in [0, 1)"),
-    "tokenizer.vocab_size": _at_least(259),  # 256 bytes, BOS, EOS and padding
-    "data.size": _at_least(1),
-    "data.levels": (lambda value: 2 <= value <= 256, "must be 2 to 256"),
-    "objective.beta": _at_least(0),
-    "objective.floor_nats": _at_least(0),
-    "objective.cycles": _at_least(1),
-    "optimization.steps": _at_least(1),
-    "optimization.batch_size": _at_least(1),
-    "optimization.accumulation": _at_least(1),
-    "optimization.learning_rate": _POSITIVE,
-    "optimization.auxiliary_learning_rate": _POSITIVE,
-    "optimization.warmup_steps": _at_least(0),
-    "optimization.betas": (lambda value: all(map(_fraction, value)), "must both be in [0, 1)"),
-    "optimization.weight_decay": _at_least(0),
-    "optimization.max_grad_norm": _at_least(0),
-    "optimization.polyak_decay": (_fraction, "must be in [0, 1), 0 for no averaging"),
-    "evaluation.every": _at_least(0),
-    "evaluation.examples": _at_least(2),
-    "evaluation.batch_size": _at_least(1),
-    "evaluation.importance_samples": _at_least(1),
-    "evaluation.importance_examples": _at_least(2),
-    "checkpoint.every": _at_least(0),
-    "checkpoint.keep": _at_least(1),
-    "log_every": _at_least(1),
-}
 
 
 def _find(source: str | Path, presets: Path | None) -> Path:
@@ -204,17 +88,47 @@ def _restore_no(content: DictConfig | ListConfig) -> DictConfig | ListConfig:
 
 
 @contextmanager
-def _one_line(source: str | Path, kind: type[RunConfig]) -> Iterator[None]:
-    """Turn what OmegaConf raises into a `ValueError` that says where it came from."""
+def _one_line(source: str | Path, kind: type[RunConfig], key: str | None = None) -> Iterator[None]:
+    """Turn what OmegaConf raises into a `ValueError` that says where it came from, and what the key takes."""
     try:
         yield
     except ConfigKeyError as error:
         raise ValueError(f"{source}: {_unknown_key(str(error.full_key), kind)}") from None
     except OmegaConfBaseException as error:
-        key = f"{error.full_key}: " if error.full_key else ""
-        raise ValueError(f"{source}: {key}{str(error).splitlines()[0]}") from None
-    except (yaml.YAMLError, TypeError) as error:
-        raise ValueError(f"{source}: {' '.join(str(error).split())}") from None
+        place = error.full_key or key
+        said = str(error).splitlines()[0].rstrip(".")
+        named = f"{place}: " if error.full_key else ""
+        raise ValueError(f"{source}: {named}{said}; {_remedy(str(place), kind)}") from None
+    except yaml.YAMLError as error:  # a duplicate key
+        raise ValueError(f"{source}: {' '.join(str(error).split())}; correct the YAML") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{source}: {said}" + ("" if key is None else f"; {_remedy(key, kind)}")) from None
+
+
+def _check_sections(content: DictConfig | ListConfig, kind: type[RunConfig]) -> None:
+    """Refuse a value where a section belongs, which OmegaConf would not name."""
+    given = OmegaConf.to_container(content)
+    assert isinstance(given, dict)
+    for name, value in given.items():
+        section = str(name)
+        taken = what_it_takes(kind, section) or ""
+        if taken.startswith("a mapping") and value is not None and not isinstance(value, dict):
+            raise ValueError(f"{section}: is {value!r}, where a section belongs; give {taken}")
+
+
+def _remedy(key: str, kind: type[RunConfig]) -> str:
+    """What a key takes, or what to do where that is not known."""
+    taken = what_it_takes(kind, key)
+    return f"give {taken}" if taken else "correct what it says"
+
+
+def _check_whole(key: str, override: str, kind: type[RunConfig]) -> None:
+    """Refuse a key below that of a value, as prior.alpha.0."""
+    for value in flatten(kind()):
+        if key.startswith(f"{value}."):
+            taken = what_it_takes(kind, value)
+            raise ValueError(f"{override}: {value} is one value, with no {key!r} in it; set all of it, {value}={taken}")
 
 
 def _unknown_key(key: str, kind: type[RunConfig]) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from delta_vae_lab.configuration import load_config
+from delta_vae_lab.architecture import check_architecture
+from delta_vae_lab.configuration import check_config, load_config
 from delta_vae_lab.publishing import check_publishable
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import RunConfig
@@ -21,8 +22,10 @@ def begin(kind: type[RunConfig], arguments: Namespace, recipe: Path) -> tuple[An
     Raises `ValueError` for all that can be known to fail before anything is read or trained.
     """
     config: Any = load_config(kind, arguments.config, arguments.overrides, recipe.parent / "configs" / recipe.stem)
-    config.data.name = arguments.data or config.data.name
-    config.tracker = arguments.tracker or config.tracker
+    config.data.name = config.data.name if arguments.data is None else arguments.data
+    config.tracker = config.tracker if arguments.tracker is None else arguments.tracker
+    check_config(config)
+    check_architecture(config)
     run = RunFolder(arguments.output_dir or Path("runs") / f"{recipe.stem}-{Path(arguments.config).stem}")
     run.check(config, arguments.resume)
     if arguments.push_to_hub is not None:

@@ -1,8 +1,8 @@
 """The sections of a run config: what a text run and an image run share, and what is each one's own."""
 
 # No `from __future__ import annotations`: OmegaConf reads the types of the fields.
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
 
 from delta_vae_lab.schedule import Schedule
 
@@ -212,3 +212,12 @@ class ImageRunConfig(RunConfig):
     encoder: ImageEncoderSection = field(default_factory=ImageEncoderSection)
     decoder: ImageDecoderSection = field(default_factory=ImageDecoderSection)
     data: ImageDataSection = field(default_factory=ImageDataSection)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """{"section.key": value} of every leaf."""
+    flat: dict[str, Any] = {}
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        flat |= flatten(value, f"{prefix}{entry.name}.") if is_dataclass(value) else {prefix + entry.name: value}
+    return flat

@@ -35,10 +35,11 @@ def write_text_samples(
     """
     folder.mkdir(parents=True, exist_ok=True)
     writer = Writer(model, tokenizer, generator)
+    longest = min(max_new_tokens, model.config.decoder.max_positions)
     with evaluating(model):
         for source, origin in sample_sources(model).items():
             title = f"{count} samples, {origin}; tokens drawn at temperature 1. Trained on {data}."
-            _write(folder / f"samples_{source}.txt", title, writer.samples(source, count, max_new_tokens))
+            _write(folder / f"samples_{source}.txt", title, writer.samples(source, count, longest))
         if model.prior is not None:
             title = f"Held-out sentences of {data}, each decoded again from its posterior mean, greedily."
             _write(folder / "reconstructions.txt", title, writer.reconstructions(heldout, count))
