@@ -169,6 +169,7 @@ def _prepared(linear: nn.Linear, parts: int, heads: int, *, queries: int, turned
 
 def _turn_in_place(x: Tensor, turn: Tensor) -> None:
     """Multiply (..., head size), pairs of neighbours taken as complex numbers, by (..., head size / 2)."""
-    exact = x.to(torch.promote_types(x.dtype, torch.float32))
-    pairs = torch.view_as_complex(exact.unflatten(-1, (-1, 2))) * turn
-    x.copy_(torch.view_as_real(pairs).flatten(-2))
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))  # there are no complex numbers of bfloat16
+    torch.view_as_complex(exact.view(*x.shape[:-1], -1, 2)).mul_(turn)
+    if exact is not x:
+        x.copy_(exact)

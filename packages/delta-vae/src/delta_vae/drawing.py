@@ -58,7 +58,9 @@ def draw_step_by_step(
     drawing = torch.ones(batch, dtype=torch.bool, device=ids.device)
     for length in range(1, most + 1):
         logits: Any = next_logits(ids[:, length - 1]).float()
-        scores = logits_processor(cast("LongTensor", ids[:, :length]), logits)
+        scores = logits
+        for process in logits_processor:  # the list, called, would look up each one's signature
+            scores = process(cast("LongTensor", ids[:, :length]), scores)
         drawn = torch.multinomial(scores.softmax(-1), 1)[:, 0] if generation_config.do_sample else scores.argmax(-1)
         ids[:, length] = drawn if pad is None else torch.where(drawing, drawn, pad)
         drawing = drawing & ~stopping_criteria(ids[:, : length + 1], None)
