@@ -19,6 +19,7 @@ from benchmarks import (
     image_sampling,
     image_training,
     prior,
+    shares,
     start_up,
     text_generation,
     text_memory,
@@ -28,6 +29,7 @@ from benchmarks import (
 from benchmarks.measurement import Measurements, Settings
 from benchmarks.results import check_device, default_file, device_name, entry, write
 from delta_vae_lab.console import one_line_errors
+from delta_vae_lab.memory import keep_freed_memory
 from delta_vae_lab.result_tables import benchmark_cells
 
 BENCHMARKS: dict[str, Callable[[Settings], Measurements]] = {
@@ -37,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Measurements]] = {
     "attention": attention.measure,
     "image-training": image_training.measure,
     "image-sampling": image_sampling.measure,
+    "shares": shares.measure,
     "data-loading": data_loading.measure,
     "prior": prior.measure,
     "start-up": start_up.measure,
@@ -90,6 +93,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {arguments.device}: torch finds no CUDA device here; use cpu")
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()  # as training on a CPU does; of the peers too
     return Settings(rounds, torch.device(arguments.device), arguments.smoke)
 
 

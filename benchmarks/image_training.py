@@ -40,19 +40,20 @@ def image_model(sizes: dict[str, Any]) -> DeltaVaeForImageGeneration:
     return DeltaVaeForImageGeneration(DeltaVaeConfig(encoder=ImageEncoderConfig(**sizes), decoder=decoder))
 
 
-def _images(sizes: dict[str, Any], batch: int) -> torch.Tensor:
+def images(sizes: dict[str, Any], batch: int) -> torch.Tensor:
+    """As many images of random levels."""
     shape = (batch, sizes["channels"], sizes["height"], sizes["width"])
     return torch.randint(sizes["levels"], shape, generator=torch.Generator().manual_seed(0))
 
 
 def _operations(sizes: dict[str, Any]) -> int:
-    model, x = image_model(sizes), _images(sizes, 1)
+    model, x = image_model(sizes), images(sizes, 1)
     return operations(lambda: model(x).loss)
 
 
 def _row(sizes: dict[str, Any], batch: int, count: int, name: str, settings: Settings) -> Row:
     device, dtype = settings.device, DTYPES[name]
-    model, x = on(image_model(sizes), device), _images(sizes, batch).to(device)
+    model, x = on(image_model(sizes), device), images(sizes, batch).to(device)
     step = training_step(model, lambda: model(x).loss, device, dtype)
     timers: Timers = {
         "product": ceiling(device, dtype, 64 if settings.smoke else SIDE),

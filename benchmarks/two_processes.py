@@ -16,6 +16,7 @@ from accelerate import Accelerator
 
 from benchmarks.measurement import Measurements, Settings, compare, in_fresh_process, in_rounds, seconds
 from benchmarks.models import LATENT_DIM, SMOKE, TextSize, adamw, text_model, token_ids
+from delta_vae_lab.memory import keep_freed_memory
 
 STEPS = 4
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
@@ -49,6 +50,7 @@ def measure(settings: Settings) -> Measurements:
 def step_seconds(size: TextSize, steps: int) -> float:
     """The median step of the main process, after one that is not counted."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     accelerator = Accelerator(cpu=True)
     bare = text_model(size)
     model, optimizer = accelerator.prepare(bare, adamw(bare))

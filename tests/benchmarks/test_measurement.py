@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import start_up
+from benchmarks import shares, start_up
 from benchmarks.measurement import Measurements, Settings, compare, in_fresh_process, in_rounds, plain
 from benchmarks.results import check_device, default_file, entry, write
 
@@ -39,6 +39,22 @@ def test_a_ratio_is_taken_within_each_round() -> None:
 def test_a_row_without_a_peer_keeps_its_target() -> None:
     row = plain("r", "s", np.array([3.0, 1.0, 2.0]), at_most=0.5)
     assert (row.ours, row.ours_min, row.ours_max, row.ratio, row.at_most) == (2.0, 1.0, 3.0, None, 0.5)
+
+
+def test_the_shares_of_a_run_are_those_of_its_operations() -> None:
+    a, b = torch.randn(512, 512), torch.randn(1, 1, 64, 64)
+
+    def run() -> None:
+        for _ in range(3):
+            torch.mm(a, a)
+        torch.empty(20_000).exponential_()
+        torch.nn.functional.scaled_dot_product_attention(b, b, b, is_causal=True)
+
+    measured = shares.shares(run)
+    assert sum(measured.values()) == pytest.approx(1)
+    assert measured["products of matrices"] == max(measured.values())
+    assert min(measured["random numbers"], measured["attention"]) > 0
+    assert measured["convolutions"] == 0
 
 
 def test_a_file_keeps_the_benchmarks_that_were_not_measured_again(tmp_path: Path) -> None:
@@ -115,7 +131,16 @@ def test_the_help_of_the_command_imports_no_torch() -> None:
     assert not {"torch", "transformers", "numpy"} & set(imported)
 
 
-FAST = ["text-training", "text-generation", "attention", "image-training", "image-sampling", "data-loading", "prior"]
+FAST = [
+    "text-training",
+    "text-generation",
+    "attention",
+    "image-training",
+    "image-sampling",
+    "shares",
+    "data-loading",
+    "prior",
+]
 FRESH = [pytest.param(name, marks=pytest.mark.slow) for name in ("text-memory", "start-up", "two-processes")]
 
 

@@ -20,6 +20,7 @@ from delta_vae import DeltaVaeModel
 from delta_vae_lab.checkpoints import Progress, agree_on_latest_sound, load_checkpoint, read_progress, save_checkpoint
 from delta_vae_lab.data.batch import Batch
 from delta_vae_lab.finiteness import check_finite
+from delta_vae_lab.memory import keep_freed_memory
 from delta_vae_lab.optimization import (
     build_optimizer,
     build_polyak,
@@ -65,6 +66,8 @@ def build_accelerator(config: RunConfig, run: RunFolder, cpu: bool = False) -> A
         project_dir=run.trackers,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],  # as one process trains the tokenizer
     )
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     if config.optimization.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("optimization.mixed_precision=fp16: needs a GPU; on a CPU use bf16 or no")
     if accelerator.gradient_accumulation_steps != 1:
