@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +29,18 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(derive_seed(seed, purpose))
         yield
+
+
+@contextmanager
+def global_state_kept() -> Iterator[None]:
+    """Within, anything may be drawn or seeded: the global states of torch, numpy and Python are put back afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the state of others, to be left alone
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def latent_noise(mask: Tensor, latent_dim: int, seed: int, step: int, rows: Sequence[int]) -> Tensor:

@@ -33,7 +33,7 @@ from delta_vae_lab.optimization import (
     training_loss,
     whole,
 )
-from delta_vae_lab.randomness import derive_seed, latent_noise
+from delta_vae_lab.randomness import derive_seed, global_state_kept, latent_noise
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.schedule import learning_rate_factor
 from delta_vae_lab.sections import OptimizationSection, RunConfig
@@ -79,6 +79,7 @@ def build_accelerator(config: RunConfig, run: RunFolder, cpu: bool = False) -> A
     return accelerator
 
 
+@global_state_kept()
 def train(
     model: Model,
     batches: Batches,
