@@ -27,6 +27,7 @@ from delta_vae_encoders import ImageEncoderConfig, TextEncoderConfig
 from delta_vae_lab.configuration import save_config
 from delta_vae_lab.data import heldout_batches, heldout_image_batches, tokenize, train_tokenizer
 from delta_vae_lab.image_samples import write_image_samples
+from delta_vae_lab.model_folder import save_reader
 from delta_vae_lab.reporting import write_report
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import ImageRunConfig, TextRunConfig
@@ -355,7 +356,7 @@ def text_run(run: RunFolder) -> RunFolder:
         DeltaVaeConfig(encoder=TextEncoderConfig(**sizes), decoder=TextDecoderConfig(**sizes, **tokens), **priors())
     )
     heldout = tokenize(tokenizer, SENTENCES)
-    tokenizer.save_pretrained(run.model)
+    save_reader(tokenizer, run.model)
     save_config(TextRunConfig(), run.config_file)
     write_report(
         model.eval(),
@@ -383,7 +384,7 @@ def image_run(run: RunFolder) -> RunFolder:
     )
     processor = DeltaVaeImageProcessor.for_model(model.config, input_levels=17)
     images = np.random.default_rng(0).integers(0, 17, (4, 1, 4, 3), dtype=np.uint8)
-    processor.save_pretrained(run.model)
+    save_reader(processor, run.model)
     save_config(ImageRunConfig(), run.config_file)
     write_report(
         model.eval(),

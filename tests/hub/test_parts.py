@@ -26,7 +26,7 @@ pytestmark = [
 PARTS = ("auxiliary_prior", "prior", "encoder", "decoder")
 KINDS = {"text": DeltaVaeForCausalLM, "images": DeltaVaeForImageGeneration}
 READERS = {"text": {"tokenizer.json", "tokenizer_config.json"}, "images": {"preprocessor_config.json"}}
-COMMON = {".gitattributes", "README.md", "config.json", "config.yaml", "results.json"}
+COMMON = {".gitattributes", "README.md", "checksums.json", "config.json", "config.yaml", "results.json"}
 
 # What each part answers, of `parts` by their names; in the fresh process they are what AutoModel finds.
 ANSWERS = """
@@ -127,8 +127,8 @@ def test_a_part_is_published_with_what_it_needs_and_what_its_card_shows(
     expected = {
         "auxiliary_prior": {"model.safetensors"},
         "prior": heat,  # AR(1): its config says all
-        "encoder": {"model.safetensors", "prior/config.json", *READERS[kind], *heat},
-        "decoder": {"model.safetensors", "prior/config.json", *READERS[kind]},
+        "encoder": {"model.safetensors", "prior/checksums.json", "prior/config.json", *READERS[kind], *heat},
+        "decoder": {"model.safetensors", "prior/checksums.json", "prior/config.json", *READERS[kind]},
     }
     for part, needed in expected.items():
         publish(run.path, f"user/{part}", part=part)

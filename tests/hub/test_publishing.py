@@ -47,6 +47,7 @@ def test_a_run_is_published_in_one_commit(kind: str, published_runs: dict[str, R
     assert url == f"{hub.url}/user/a-model/commit/{repository.sha(commit)}"
     expected = {
         "README.md",
+        "checksums.json",
         "config.json",
         "config.yaml",
         "figures/rate_by_position.png",

@@ -16,13 +16,13 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from delta_vae_core.attention import AttentionLayout, LatentAttention, ResidualLinear, SelfAttention
 from delta_vae_core.configuration import StrictConfig, require
 from delta_vae_core.recomputation import Recomputed, run
 from delta_vae_core.rotary import Rotary
+from delta_vae_core.verified import VerifiedPreTrainedModel
 
 MODES = ("strict", "inclusive")
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"relu": F.relu, "elu": F.elu}
@@ -78,7 +78,7 @@ class PixelConfig(StrictConfig):
         require(self.latent_dim, "latent_dim", self.latent_dim >= 0, "must be at least 0 (0 means no latents)")
 
 
-class PixelPreTrainedModel(PreTrainedModel):
+class PixelPreTrainedModel(VerifiedPreTrainedModel):
     """What components built on a `PixelStack` have in common: initialisation and the attention backends."""
 
     config: PixelConfig

@@ -11,7 +11,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
+from transformers import Cache
 from transformers import initialization as init
 
 from delta_vae_core.attention import AttentionLayout, LatentAttention, ResidualLinear, SelfAttention
@@ -19,6 +19,7 @@ from delta_vae_core.configuration import StrictConfig, require
 from delta_vae_core.recomputation import Recomputed, run
 from delta_vae_core.rotary import Rotary
 from delta_vae_core.sequences import flip
+from delta_vae_core.verified import VerifiedPreTrainedModel
 
 DIRECTIONS = ("causal", "anticausal", "none")
 
@@ -60,7 +61,7 @@ class TransformerConfig(StrictConfig):
         require(self.latent_dim, "latent_dim", self.latent_dim >= 0, "must be at least 0 (0 means no latents)")
 
 
-class TransformerPreTrainedModel(PreTrainedModel):
+class TransformerPreTrainedModel(VerifiedPreTrainedModel):
     """What components built on a `TransformerStack` have in common: initialisation and the attention backends."""
 
     config: TransformerConfig

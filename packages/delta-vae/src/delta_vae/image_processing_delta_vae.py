@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any, Self, TypedDict, TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from transformers import BaseImageProcessor, BatchFeature
 
 from delta_vae.configuration_delta_vae import DeltaVaeConfig, is_installed, without_shim
+from delta_vae_core.verified import verify_local
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 PIL_MODES = {1: "L", 3: "RGB"}
@@ -65,6 +67,13 @@ class DeltaVaeImageProcessor(BaseImageProcessor):
             )
         self.height, self.width, self.channels = height, width, channels
         self.levels, self.input_levels, self.resize = levels, input_levels, resize
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:
+        name = pretrained_model_name_or_path
+        verify_local(name, kwargs.get("subfolder", ""), ["preprocessor_config.json"])
+        loaded: Self = super().from_pretrained(name, *args, **kwargs)
+        return loaded
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str | type = "AutoImageProcessor") -> None:

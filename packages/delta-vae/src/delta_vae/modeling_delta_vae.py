@@ -11,12 +11,13 @@ from typing import Any, Self
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel
 from transformers.utils import ModelOutput
 
 from delta_vae.configuration_delta_vae import DeltaVaeConfig, is_installed
 from delta_vae.objectives import negative_elbo
 from delta_vae_core import DiagonalGaussian
+from delta_vae_core.verified import VerifiedPreTrainedModel
 
 
 @dataclass
@@ -43,7 +44,7 @@ class DeltaVaeOutput(ModelOutput):
     mask: Tensor | None = None
 
 
-class DeltaVaePreTrainedModel(PreTrainedModel):
+class DeltaVaePreTrainedModel(VerifiedPreTrainedModel):
     """Loading and saving. A checkpoint that is incomplete or damaged is refused by name, never filled in silently."""
 
     config_class = DeltaVaeConfig
@@ -55,8 +56,6 @@ class DeltaVaePreTrainedModel(PreTrainedModel):
     # type: ignore: theirs names every option; here they are passed on, and what comes back is looked at.
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
-        if path is not None and Path(path).is_dir():
-            _check_checkpoint(Path(path, kwargs.get("subfolder", "")), kwargs.get("variant"))
         wants_info = kwargs.pop("output_loading_info", False)
         loaded: Any = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
         model, info = loaded
@@ -67,6 +66,11 @@ class DeltaVaePreTrainedModel(PreTrainedModel):
                 "load it with the class and config that saved it"
             )
         return loaded if wants_info else model
+
+    @classmethod
+    def check_folder(cls, folder: Path, variant: str | None) -> None:
+        super().check_folder(folder, variant)
+        _check_checkpoint(folder, variant)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str | type = "AutoModel") -> None:
@@ -180,13 +184,13 @@ def _check_checkpoint(folder: Path, variant: str | None) -> None:
     weights, index = folder / f"model{suffix}.safetensors", folder / f"model.safetensors.index{suffix}.json"
     if not config.is_file():
         raise ValueError(f"{config}: not found; give the folder that save_pretrained wrote")
-    try:
-        json.loads(config.read_text(encoding="utf-8"))
-        shards = [weights]
-        if index.is_file() and not weights.is_file():
-            shards = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
-        raise ValueError(f"{config}: damaged ({error}); copy or download the checkpoint again") from None
+    _read_json(config)
+    shards = [weights]
+    if index.is_file() and not weights.is_file():
+        try:
+            shards = [folder / name for name in sorted(set(_read_json(index)["weight_map"].values()))]
+        except (AttributeError, KeyError, TypeError):
+            raise ValueError(f"{index}: damaged (no weight_map); copy or download the checkpoint again") from None
     for shard in shards:
         if not shard.is_file():
             raise ValueError(f"{shard}: not found; the checkpoint is incomplete, copy or download it again")
@@ -195,3 +199,10 @@ def _check_checkpoint(folder: Path, variant: str | None) -> None:
                 pass
         except SafetensorError as error:
             raise ValueError(f"{shard}: damaged or truncated ({error}); copy or download it again") from None
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: damaged ({error}); copy or download the checkpoint again") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from safetensors.torch import load_model, save_model
 from torch.optim.swa_utils import AveragedModel
 
 from delta_vae_core import VERSION_KEY, stamp
+from delta_vae_core.checksums import difference, manifest, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -103,11 +103,8 @@ def agree_on_latest_sound(folder: Path, accelerator: Accelerator) -> Path | None
 
 
 def seal(folder: Path) -> None:
-    """Put every file of a folder on the disk, and beside them a manifest of their sizes and SHA-256."""
-    files = {
-        name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in _files(folder)
-    }
-    (folder / _MANIFEST).write_text(json.dumps({"files": files}, indent=1) + "\n")
+    """Put every file of a folder on the disk, and beside them a manifest of their sizes and SHA-256, and its own."""
+    (folder / _MANIFEST).write_bytes(manifest({name: folder / name for name in _files(folder)}))
     for path in [folder, *folder.rglob("*")]:
         _sync(path)
 
@@ -115,18 +112,11 @@ def seal(folder: Path) -> None:
 def find_damage(folder: Path) -> str | None:
     """What is wrong with a sealed folder, or None."""
     try:
-        expected = json.loads((folder / _MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"no readable {_MANIFEST}"
-    for name, entry in expected.items():
-        file = folder / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != entry["size"]:
-            return f"{name} has {file.stat().st_size} bytes, not {entry['size']}"
-        if _sha256(file) != entry["sha256"]:
-            return f"{name} has another SHA-256"
-    return None
+        entries = read_manifest(folder / _MANIFEST)
+    except ValueError as error:
+        return str(error)
+    differences = (difference(folder / name, name, entry) for name, entry in entries.items())
+    return next(filter(None, differences), None)
 
 
 def _put_in_place(aside: Path, final: Path) -> None:
@@ -157,11 +147,6 @@ def _files(folder: Path) -> list[str]:
     return sorted(
         str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != _MANIFEST
     )
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

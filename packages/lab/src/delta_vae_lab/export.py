@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from delta_vae import DeltaVaeConfig, DeltaVaeModel
 from delta_vae.configuration_delta_vae import SHIM
+from delta_vae_core.checksums import CHECKSUMS, manifest, verify, write_checksums
+from delta_vae_core.verified import model_files
 from delta_vae_lab.cards import read_results, render_card
 from delta_vae_lab.modality import TEXT, Modality, modality_of
 from delta_vae_lab.parts import Part, part_of
@@ -29,6 +31,7 @@ _PRIOR = "prior"
 _OF_THE_WHOLE = {"config.json", "generation_config.json"}
 # What one kind of model, or of part, has beside its weights and another has not.
 _LEFT = {
+    CHECKSUMS,
     f"{SHIM}.py",
     "config.yaml",
     "generation_config.json",
@@ -83,6 +86,7 @@ def repository_files(run: RunFolder, repo: str, revision: str | None = None, par
     return [
         Upload(CARD, str(render_card(run, repo, revision, part)).encode()),
         *model,
+        Upload(CHECKSUMS, manifest({file.name: file.content for file in model if "/" not in file.name})),
         *(Upload(file.name, file) for file in (run.results_file, run.config_file) if file.is_file()),
         *(Upload(f"figures/{file.name}", file) for file in figures),
         *(Upload(f"samples/{file.name}", file) for file in samples),
@@ -110,6 +114,7 @@ def _check_finished(run: RunFolder) -> None:
     weights = _files(run.model, {".safetensors"})
     if not weights:
         raise ValueError(f"{run.model}: has no weights (*.safetensors); give the folder of a run trained to its end")
+    verify(run.model)
     for file in weights:
         try:
             with safe_open(file, framework="pt"):
@@ -133,9 +138,11 @@ def _part_files(folder: Path, part: Part) -> list[Upload]:
     with TemporaryDirectory() as written:
         getattr(model, part.name).save_pretrained(written)
         if part.reads and model.prior is not None:
-            model.prior.save_pretrained(Path(written, _PRIOR))
+            model.prior.save_pretrained(prior := Path(written, _PRIOR))
+            write_checksums(prior, model_files(prior))
         files = sorted(file for file in Path(written).rglob("*") if file.is_file())
-        uploads = [Upload(file.relative_to(written).as_posix(), file.read_bytes()) for file in files]
+        named = {file.relative_to(written).as_posix(): file for file in files}
+        uploads = [Upload(name, file.read_bytes()) for name, file in named.items() if name != CHECKSUMS]
     if part.reads:
         beside = (file for file in _files(folder, _MODEL_FILES) if file.name not in _OF_THE_WHOLE)
         uploads += [Upload(file.name, file) for file in beside if ".safetensors" not in file.name]
@@ -150,4 +157,5 @@ def _with_auto_map(file: Path, classes: dict[str, str]) -> bytes:
 
 def _files(folder: Path, suffixes: set[str]) -> list[Path]:
     """Sorted, so that the same run gives the same list."""
-    return sorted(file for file in folder.glob("*") if file.is_file() and file.suffix in suffixes)
+    found = (file for file in folder.glob("*") if file.is_file() and file.suffix in suffixes)
+    return sorted(file for file in found if file.name != CHECKSUMS)  # of what is published there are new ones

@@ -17,6 +17,7 @@ from delta_vae_lab.architecture import image_model_config
 from delta_vae_lab.auxiliary_fit import fit_to
 from delta_vae_lab.data import ImageBatches, ImageSplits, heldout_image_batches, load_images
 from delta_vae_lab.image_samples import write_image_samples
+from delta_vae_lab.model_folder import save_reader
 from delta_vae_lab.publishing import publish
 from delta_vae_lab.randomness import generator, seeded
 from delta_vae_lab.recipe import begin
@@ -88,7 +89,7 @@ class ImageTask:
         """Start or resume the run, and train it to its end."""
         if accelerator.is_main_process:
             run.start(self.config, resume)
-            self.processor.save_pretrained(run.model)
+            save_reader(self.processor, run.model)
         size = self.config.evaluation.batch_size
         watched = HeldoutBound(list(heldout_image_batches(self.heldout, size, limit=WATCHED_IMAGES)), self.config.seed)
         return train(self.model, self.batches, self.config, accelerator, run, watched, resume, self.origin, progress)

@@ -16,6 +16,7 @@ from delta_vae_lab.evaluation import estimate, evaluate
 from delta_vae_lab.figures import write_figures
 from delta_vae_lab.measurement import measure, rate_profile
 from delta_vae_lab.modality import modality_of
+from delta_vae_lab.model_folder import save_model
 from delta_vae_lab.run_folder import RunFolder, describe_device
 from delta_vae_lab.sections import RunConfig
 from delta_vae_lab.verdict import render_table, verdict
@@ -54,7 +55,7 @@ def write_report(
     """
     started = time.monotonic()
     settings = config.evaluation
-    model.save_pretrained(run.model)
+    save_model(model, run.model)
     record = measure(model, heldout, config.seed)
     metrics = estimate(
         model,

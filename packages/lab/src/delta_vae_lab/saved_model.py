@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from delta_vae import DeltaVaeConfig, DeltaVaeForCausalLM, DeltaVaeForImageGeneration, DeltaVaeImageProcessor
+from delta_vae_core.verified import verify_local
 from delta_vae_lab.data import (
     ImageSplits,
     TokenizedText,
@@ -96,6 +97,7 @@ def load_examples(
 def _config(name: str) -> DeltaVaeConfig:
     if Path(name).is_dir() and not Path(name, "config.json").is_file():
         raise ValueError(f"{name}: has no config.json; give the folder that save_pretrained wrote, the model/ of a run")
+    verify_local(name, "", ["config.json"])
     beside = Path(name).parent
     if beside != Path() and beside.is_dir() and not Path(name).exists():  # a slip, for which the Hub need not be asked
         there = ", ".join(sorted(folder.name for folder in beside.iterdir() if folder.is_dir())[:5]) or "no folder"

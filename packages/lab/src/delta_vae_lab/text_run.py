@@ -25,6 +25,7 @@ from delta_vae_lab.data import (
     train_tokenizer,
     word_count,
 )
+from delta_vae_lab.model_folder import save_reader, verify_reader
 from delta_vae_lab.publishing import publish
 from delta_vae_lab.randomness import generator, seeded
 from delta_vae_lab.recipe import begin
@@ -84,7 +85,7 @@ class TextTask:
         """Start or resume the run, and train it to its end."""
         if accelerator.is_main_process:
             run.start(self.config, resume)
-            self.tokenizer.save_pretrained(run.model)
+            save_reader(self.tokenizer, run.model)
         watched = watch_text(self.heldout, self.tokenizer, self.config)
         return train(self.model, self.batches, self.config, accelerator, run, watched, resume, self.origin, progress)
 
@@ -130,6 +131,7 @@ def run_tokenizer(
     tokenizer: PreTrainedTokenizerFast | None = None
     if accelerator.is_main_process:
         if resume and (run.model / "tokenizer.json").exists():
+            verify_reader(run.model)
             tokenizer = PreTrainedTokenizerFast.from_pretrained(run.model)
         elif config.auxiliary_prior.fit_to is not None:
             tokenizer = load_tokenizer(config.auxiliary_prior.fit_to)

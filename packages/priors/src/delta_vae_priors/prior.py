@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from delta_vae_core import StrictConfig, check_right_padded
+from delta_vae_core.checksums import CHECKSUMS
+from delta_vae_core.verified import VerifiedPreTrainedModel, verify_local
+
+CONFIG = "config.json"
 
 
-class Prior(PreTrainedModel, ABC):
+class Prior(VerifiedPreTrainedModel, ABC):
     """A family of distributions over latents z (B, T, D), paired with the posterior family that keeps its promise.
 
     Every prior has `posterior(statistics, mask)`, `kl(posterior, mask, latents)`, `committed_rate(lengths)`,
@@ -61,6 +65,7 @@ class WeightlessPrior(Prior):
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **kwargs: Any
     ) -> None:
         if is_main_process:
+            Path(save_directory, CHECKSUMS).unlink(missing_ok=True)  # of what was there before
             self.config.architectures = [type(self).__name__]
             self.config.save_pretrained(save_directory, **kwargs)
 
@@ -69,6 +74,7 @@ class WeightlessPrior(Prior):
         cls, path: str | os.PathLike[str], *, config: StrictConfig | None = None, **kwargs: Any
     ) -> Self:
         assert cls.config_class is not None
+        verify_local(path, kwargs.get("subfolder", ""), [CONFIG])
         return cls(cls.config_class.from_pretrained(path, **kwargs) if config is None else config).eval()
 
 

@@ -52,7 +52,7 @@ def load_tokenizer(
     A special token that it lacks must be named; one that its vocabulary lacks is added (size the model by `len`).
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"tokenizer {name_or_path!r} is neither a folder nor a name that loads ({reason})") from error

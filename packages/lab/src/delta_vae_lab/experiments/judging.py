@@ -20,6 +20,7 @@ from delta_vae_lab.data.batch import Batch
 from delta_vae_lab.data.labels import UNLABELLED, labelled_images, labelled_text
 from delta_vae_lab.evaluation import evaluate, evaluate_bound
 from delta_vae_lab.image_run import ImageTask, image_task
+from delta_vae_lab.model_folder import save_model
 from delta_vae_lab.probe import BATCH_SIZE, Examples, probe, reference_accuracies, text_examples
 from delta_vae_lab.run_folder import RunFolder, commit, describe_device
 from delta_vae_lab.sections import ImageRunConfig, RunConfig, TextRunConfig
@@ -110,7 +111,7 @@ def _judged(
     trained_on: Sequence[Batch],
     words: int | None = None,
 ) -> dict[str, Any]:
-    model.save_pretrained(run.model)
+    save_model(model, run.model)
     settings = config.evaluation
     return {
         "commit": commit(),

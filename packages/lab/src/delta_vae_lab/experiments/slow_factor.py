@@ -24,6 +24,7 @@ from delta_vae_lab.estimates import Estimate, mean
 from delta_vae_lab.evaluation import evaluate
 from delta_vae_lab.experiments.request import Request
 from delta_vae_lab.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
+from delta_vae_lab.model_folder import save_model, save_reader
 from delta_vae_lab.probe import probe, text_examples
 from delta_vae_lab.run_folder import RunFolder, describe_device
 from delta_vae_lab.sections import TextRunConfig
@@ -212,8 +213,8 @@ def _run_one(model: str, config: TextRunConfig, data: SlowFactorText, probed: in
     resume = folder.holds_a_run
     folder.start(config, resume)
     subject = train(subject, batches, config, accelerator, folder, resume=resume)
-    subject.save_pretrained(folder.model)
-    tokenizer.save_pretrained(folder.model)
+    save_reader(tokenizer, folder.model)
+    save_model(subject, folder.model)
 
     settings = config.evaluation
     metrics: dict[str, Any] = evaluate(
