@@ -15,37 +15,16 @@ from delta_vae import DeltaVaeForCausalLM, DeltaVaeForImageGeneration, DeltaVaeI
 from delta_vae_decoders import TextDecoder
 from delta_vae_encoders import TextEncoder
 from delta_vae_lab.checkpoints import find_damage, latest_sound
-from delta_vae_lab.configuration import load_config
 from delta_vae_lab.export import repository_files
 from delta_vae_lab.model_folder import save_model
 from delta_vae_lab.publishing import publish
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.saved_model import load_model, load_processor
-from delta_vae_lab.sections import TextRunConfig
-from delta_vae_lab.text_run import text_task
-from delta_vae_lab.training import build_accelerator
 from delta_vae_priors import AR1Prior, AuxiliaryPrior
 from tests.hub.conftest import image_run, text_run
+from tests.reliability.small_run import train, trained
 
-TINY = """
-data: {{name: {data}}}
-prior: {{latent_dim: 2, alpha: [0.6, 0.9]}}
-encoder: {{hidden_size: 8, num_layers: 1, num_heads: 2}}
-decoder: {{hidden_size: 8, num_layers: 1, num_heads: 2}}
-auxiliary_prior: {{hidden_size: 4}}
-tokenizer: {{vocab_size: 262}}
-optimization: {{steps: 6, batch_size: 4, polyak_decay: 0.5}}
-checkpoint: {{every: 2, keep: 9}}
-tracker: none
-"""
 FILES = ["manifest.json", "model.safetensors", "optimizer.bin", "polyak.safetensors", "progress.json"]
-
-
-def train(run: RunFolder, config: Path, resume: bool) -> DeltaVaeForCausalLM:
-    settings = load_config(TextRunConfig, config, [])
-    accelerator = build_accelerator(settings, run, cpu=True)
-    task = text_task(settings, run, accelerator, resume)
-    return task.train(run, accelerator, resume, progress=False)
 
 
 @pytest.fixture(autouse=True)
@@ -58,11 +37,7 @@ def fresh_state() -> Iterator[None]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run of six steps with a checkpoint every second, and its model. Not to be changed."""
     place = tmp_path_factory.mktemp("finished")
-    (place / "text.txt").write_text("".join(f"{'a cat sat on a mat'[: 3 + i % 15]} {i}\n" for i in range(60)))
-    (place / "tiny.yaml").write_text(TINY.format(data=place / "text.txt"))
-    run = RunFolder(place / "run")
-    save_model(train(run, place / "tiny.yaml", resume=False), run.model)
-    return run
+    return trained(place)
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +143,7 @@ def card_of(results: Mapping[str, Any], place: Place, part: str | None = None) -
             commits=commits,
             kind=kind,
             text=kind is TEXT,
-            table=render_table(estimates, data=data["name"], seed=results["seed"]),
+            table=render_table(estimates, data=" ".join(data["name"].split()), seed=results["seed"]),
             verdict=verdict(metrics),
             figures=place.figures,
             samples=place.samples,
@@ -281,9 +283,22 @@ def _links(folder: Path, captions: Mapping[str, str], link: str, names: Set[str]
 
 
 def _environment() -> Environment:
-    return Environment(  # noqa: S701 - Markdown, where nothing is escaped
+    environment = Environment(  # noqa: S701 - Markdown; what comes from data goes through `prose` or `code`
         loader=PackageLoader("delta_vae_lab", "hub_cards"), undefined=StrictUndefined, keep_trailing_newline=True
     )
+    environment.filters |= {"prose": _prose, "code": _code}
+    return environment
+
+
+def _prose(text: object) -> str:
+    """What comes from data as text of one line: no HTML, no image or link, no column of a table."""
+    line = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([\[\]|`])", r"\\\1", line)
+
+
+def _code(text: object) -> str:
+    """The same for between two backticks, where Markdown shows every other character as it is."""
+    return " ".join(str(text).split()).replace("`", "'").replace("|", "\\|")
 
 
 def main() -> None:
@@ -296,7 +311,10 @@ def main() -> None:
     with one_line_errors(arguments.debug):
         for file in arguments.results:
             card = committed_card(file, arguments.output)
-            card.save(arguments.output / f"{read_results(file)['run']}.md")
+            name = read_results(file)["run"]
+            if not isinstance(name, str) or Path(name).name != name:
+                raise ValueError(f"{file}: has the run {name!r}, which is no name of a file; mend it")
+            card.save(arguments.output / f"{name}.md")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list
 from safetensors.torch import load_model, save_model
+from torch.distributed.fsdp import StateDictType
 from torch.optim.swa_utils import AveragedModel
 
 from delta_vae_core import VERSION_KEY, stamp
@@ -63,6 +65,16 @@ def save_checkpoint(
     accelerator.wait_for_everyone()
 
 
+def check_state_format(accelerator: Accelerator) -> None:
+    """Raise `ValueError` where torch would read checkpoints by an unrestricted pickle: with FSDP's sharded states."""
+    plugin = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
+    if plugin is not None and plugin.state_dict_type != StateDictType.FULL_STATE_DICT:
+        raise ValueError(
+            f"fsdp_state_dict_type={plugin.state_dict_type.name} in the launcher: torch reads such checkpoints by a "
+            "pickle that may run code; set FULL_STATE_DICT"
+        )
+
+
 def read_progress(checkpoint: Path) -> Progress:
     """What a checkpoint is of."""
     content = json.loads((checkpoint / _PROGRESS).read_text())
@@ -76,7 +88,16 @@ def read_progress(checkpoint: Path) -> Progress:
 
 def load_checkpoint(checkpoint: Path, accelerator: Accelerator, polyak: AveragedModel | None) -> None:
     """Restore weights, optimizer and Polyak average in place. Every process calls it."""
-    accelerator.load_state(str(checkpoint))
+    try:
+        accelerator.load_state(
+            str(checkpoint)
+        )  # with torch.load's weights_only: what else a pickle asks for is refused
+    except UnpicklingError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{checkpoint}: its training state holds more than numbers, and is not read ({reason}); "
+            "go on only with checkpoints of your own"
+        ) from None
     if polyak is not None:
         load_model(polyak, str(checkpoint / _POLYAK))
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from delta_vae_lab.finiteness import NonFiniteError
+from delta_vae_lab.redaction import redacted
 
 Item = TypeVar("Item")
 
@@ -30,7 +31,7 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
         if debug:
             raise
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {' '.join(str(error).split())} (--debug shows where)", file=sys.stderr)
+            print(f"error: {redacted(' '.join(str(error).split()))} (--debug shows where)", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -19,6 +19,7 @@ import torch
 
 from delta_vae_core import FORMAT_KEY, stamp
 from delta_vae_lab.configuration import load_config, result_changes, save_config
+from delta_vae_lab.redaction import redacted
 from delta_vae_lab.sections import RunConfig
 
 logger = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def provenance(config: RunConfig, device: str) -> dict[str, Any]:
     """Where a result comes from: command, commit, seed, device and versions."""
     versions = {name: metadata.version(name) for name in _REPORTED_VERSIONS}
     return {
-        "command": shlex.join([_program(), *sys.argv[1:]]),
+        "command": redacted(shlex.join([_program(), *sys.argv[1:]])),
         "commit": commit(),
         "seed": config.seed,
         "device": device,

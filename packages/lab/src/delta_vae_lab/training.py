@@ -17,7 +17,14 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from delta_vae import DeltaVaeModel
-from delta_vae_lab.checkpoints import Progress, agree_on_latest_sound, load_checkpoint, read_progress, save_checkpoint
+from delta_vae_lab.checkpoints import (
+    Progress,
+    agree_on_latest_sound,
+    check_state_format,
+    load_checkpoint,
+    read_progress,
+    save_checkpoint,
+)
 from delta_vae_lab.data.batch import Batch
 from delta_vae_lab.finiteness import check_finite
 from delta_vae_lab.memory import keep_freed_memory
@@ -76,6 +83,7 @@ def build_accelerator(config: RunConfig, run: RunFolder, cpu: bool = False) -> A
             "must be 1; set optimization.accumulation instead"
         )
     check_batch_size(config.optimization, accelerator.num_processes)
+    check_state_format(accelerator)
     return accelerator
 
 
