@@ -196,9 +196,7 @@ def test_a_config_cannot_read_the_environment(tmp_path: Path, monkeypatch: pytes
             with pytest.raises(ValueError, match=r"only another key can be referred to, as \$\{section") as error:
                 load_config(TextRunConfig, tmp_path / source, overrides)
             assert "hf_planted" not in one_line(error)
-    (tmp_path / "fine.yaml").write_text(
-        "seed: ${prior.latent_dim}\nprior: {latent_dim: 1, alpha: [0.5]}"
-    )
+    (tmp_path / "fine.yaml").write_text("seed: ${prior.latent_dim}\nprior: {latent_dim: 1, alpha: [0.5]}")
     assert load_config(TextRunConfig, tmp_path / "fine.yaml").seed == 1
 
 
