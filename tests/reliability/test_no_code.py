@@ -189,10 +189,10 @@ def test_yaml_runs_no_code(text: str, tmp_path: Path, mark: Path) -> None:
 def test_a_config_cannot_read_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be written to config.yaml, and published with it."""
     monkeypatch.setenv("HF_TOKEN", "hf_planted")
-    for value in ("${oc.env:HF_TOKEN}", "a${oc.decode:${oc.env:HF_TOKEN}}", "${oc.${prior.kind}:HF_TOKEN}"):
-        (tmp_path / "evil.yaml").write_text(yaml.safe_dump({"data": {"name": value}}))
+    for value in ("${oc.env:HF_TOKEN}", "a${oc.decode:${oc.env:HF_TOKEN}}", "${oc.${data.column}:HF_TOKEN}"):
+        (tmp_path / "evil.yaml").write_text(yaml.safe_dump({"data": {"name": value, "column": "env"}}))
         for source, overrides in (("evil.yaml", []), ("fine.yaml", [f"data.name={value}"])):
-            (tmp_path / "fine.yaml").write_text("seed: 1")
+            (tmp_path / "fine.yaml").write_text("data: {column: env}")
             with pytest.raises(ValueError, match="is not read in a config; write out what it stands for") as error:
                 load_config(TextRunConfig, tmp_path / source, overrides)
             assert "hf_planted" not in one_line(error)

@@ -16,7 +16,7 @@ MOST_CHARACTERS = 4096  # of a value, the longest path that a system takes
 
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "map", "seq")}
 _MERGE = "tag:yaml.org,2002:merge"
-_RESOLVER = re.compile(r"\$\{[^{}]*:")
+_RESOLVER = re.compile(r"\$\{[^{}]*[:$]")  # of which the name may itself be an interpolation
 _KEY = re.compile(r"\w+(\.\w+)*")
 
 
