@@ -12,11 +12,8 @@ from delta_vae_core.step_layers import StepLinear, layers_as_built
 from delta_vae_core.transformer import TransformerConfig, TransformerPreTrainedModel, TransformerStack
 from delta_vae_core.transformer_steps import TransformerSteps
 from delta_vae_core.units import bits_to_nats, nats_to_bits
-from delta_vae_core.versions import FORMAT_KEY, VERSION_KEY, reading, stamp
 
 __all__ = [
-    "FORMAT_KEY",
-    "VERSION_KEY",
     "DiagonalGaussian",
     "EncoderOutput",
     "Likelihood",
@@ -41,10 +38,8 @@ __all__ = [
     "layers_as_built",
     "lengths_to_mask",
     "nats_to_bits",
-    "reading",
     "require",
     "rotate",
     "scaled",
-    "stamp",
     "standard_normal",
 ]

@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from transformers import AutoModel
 
 from delta_vae import DeltaVaeConfig
-from delta_vae_core import FORMAT_KEY, reading
+from delta_vae_core.versions import FORMAT_KEY, reading
 from delta_vae_lab.captions import FIGURES, SAMPLES
 from delta_vae_lab.console import one_line_errors
 from delta_vae_lab.estimates import Estimate

@@ -19,8 +19,8 @@ from safetensors.torch import load_model, save_model
 from torch.distributed.fsdp import StateDictType
 from torch.optim.swa_utils import AveragedModel
 
-from delta_vae_core import VERSION_KEY, stamp
 from delta_vae_core.checksums import difference, manifest, read_manifest
+from delta_vae_core.versions import VERSION_KEY, stamp
 
 logger = logging.getLogger(__name__)
 

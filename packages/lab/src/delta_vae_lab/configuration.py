@@ -13,7 +13,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from delta_vae_core import FORMAT_KEY, VERSION_KEY, reading, stamp
+from delta_vae_core.versions import FORMAT_KEY, VERSION_KEY, reading, stamp
 from delta_vae_lab.config_rules import check_config, what_it_takes
 from delta_vae_lab.config_text import read_config_text, split_override
 from delta_vae_lab.sections import RunConfig, flatten

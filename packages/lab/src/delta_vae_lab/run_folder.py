@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from delta_vae_core import FORMAT_KEY, stamp
+from delta_vae_core.versions import FORMAT_KEY, stamp
 from delta_vae_lab.configuration import load_config, result_changes, save_config
 from delta_vae_lab.redaction import redacted
 from delta_vae_lab.sections import RunConfig
