@@ -42,19 +42,19 @@ tracker: none
 SENTENCES = [" ".join(["cat", "mat", "sat"][: 1 + i % 3] * (1 + i % 4)) for i in range(20)]
 
 
-def shard(state_dict_type: str) -> None:
+def shard() -> None:
     """What a launch with FSDP sets in the state of Accelerate, which has it for GPUs alone."""
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",
-        state_dict_type=state_dict_type,
+        state_dict_type="FULL_STATE_DICT",
         reshard_after_forward=True,
     )
     for state in (PartialState, AcceleratorState):
         state._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
 
 
-def run(folder: Path, *overrides: str, fsdp: str = "", resume: bool = False, count: bool = False) -> dict[str, int]:
+def run(folder: Path, *overrides: str, fsdp: bool = False, resume: bool = False, count: bool = False) -> dict[str, int]:
     """Train, save the model, and say how often gradients were exchanged."""
     file = folder.with_name(f"{folder.name}-{PartialState(cpu=True).process_index}.yaml")
     file.write_text(TINY)
@@ -62,7 +62,7 @@ def run(folder: Path, *overrides: str, fsdp: str = "", resume: bool = False, cou
     accelerator = build_accelerator(config, place, cpu=True)
     assert accelerator.num_processes == 2
     if fsdp:
-        shard(fsdp)
+        shard()
     if accelerator.is_main_process:
         place.start(config, resume)
     accelerator.wait_for_everyone()
@@ -110,16 +110,14 @@ def two_processes(folder: Path) -> None:
         for accumulation in (1, 4)
     }
     run(folder / "ddp-anew", "optimization.activation_checkpointing=true")
-    for kind in ("FULL_STATE_DICT", "SHARDED_STATE_DICT"):
-        run(folder / kind, fsdp=kind)
-        if PartialState().is_main_process:
-            stopped = folder / f"{kind}-stopped"
-            shutil.copytree(folder / kind, stopped)
-            shutil.rmtree(stopped / "checkpoints/step-00000004")
-            shutil.rmtree(stopped / "model")
-        PartialState().wait_for_everyone()
-        run(folder / f"{kind}-stopped", fsdp=kind, resume=True)
-    run(folder / "fsdp-anew", "optimization.activation_checkpointing=true", fsdp="FULL_STATE_DICT")
+    run(folder / "fsdp", fsdp=True)
+    if PartialState().is_main_process:
+        shutil.copytree(folder / "fsdp", folder / "stopped")
+        shutil.rmtree(folder / "stopped/checkpoints/step-00000004")
+        shutil.rmtree(folder / "stopped/model")
+    PartialState().wait_for_everyone()
+    run(folder / "stopped", fsdp=True, resume=True)
+    run(folder / "fsdp-anew", "optimization.activation_checkpointing=true", fsdp=True)
     if PartialState().is_main_process:
         (folder / "exchanges.json").write_text(json.dumps(found))
 
@@ -145,29 +143,18 @@ def test_gradients_are_exchanged_once_a_step_however_many_micro_steps(runs: Path
     assert json.loads((runs / "exchanges.json").read_text()) == {"1": {"exchanges": 4}, "4": {"exchanges": 4}}
 
 
-@pytest.mark.parametrize("kind", ["FULL_STATE_DICT", "SHARDED_STATE_DICT"])
-def test_a_sharded_run_that_was_stopped_goes_on_bit_for_bit(runs: Path, kind: str) -> None:
-    """Whether its checkpoints are whole or in shards; so does what it logs."""
-    calm, stopped = runs / kind, runs / f"{kind}-stopped"
-    assert RunFolder(calm).metrics() == RunFolder(stopped).metrics()
-    ours, theirs = weights(calm), weights(stopped)
+def test_a_sharded_run_that_was_stopped_goes_on_bit_for_bit(runs: Path) -> None:
+    """So does what it logs."""
+    assert RunFolder(runs / "fsdp").metrics() == RunFolder(runs / "stopped").metrics()
+    ours, theirs = weights(runs / "fsdp"), weights(runs / "stopped")
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
-def test_a_sharded_checkpoint_has_a_part_of_each_process(runs: Path) -> None:
-    checkpoint = runs / "SHARDED_STATE_DICT/checkpoints/step-00000004"
-    for part in ("pytorch_model_fsdp_0", "optimizer_0"):
-        assert {file.name for file in (checkpoint / part).iterdir()} == {".metadata", "__0_0.distcp", "__1_0.distcp"}
-        assert {f"{part}/.metadata", f"{part}/__1_0.distcp"} < json.loads((checkpoint / "manifest.json").read_text())[
-            "files"
-        ].keys()
-
-
 def test_shards_in_place_of_copies_change_rounding_only(runs: Path) -> None:
-    torch.testing.assert_close(weights(runs / "SHARDED_STATE_DICT"), weights(runs / "ddp-1"), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(weights(runs / "fsdp"), weights(runs / "ddp-1"), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("anew", "kept"), [("ddp-anew", "ddp-1"), ("fsdp-anew", "FULL_STATE_DICT")])
+@pytest.mark.parametrize(("anew", "kept"), [("ddp-anew", "ddp-1"), ("fsdp-anew", "fsdp")])
 def test_activations_computed_anew_change_nothing(runs: Path, anew: str, kept: str) -> None:
     ours, theirs = weights(runs / anew), weights(runs / kept)
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
