@@ -43,6 +43,7 @@ def test_the_run_folder_is_complete(run: Path) -> None:
         "trackers",
     }
     assert {path.name for path in (run / "model").iterdir()} == {
+        "checksums.json",
         "README.md",
         "config.json",
         "model.safetensors",

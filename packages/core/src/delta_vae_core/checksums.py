@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 # Beside a model's weights. A folder without it loads unverified, as one that another library wrote.
 CHECKSUMS = "checksums.json"
+REMEDY = f"copy or download it again, or delete {CHECKSUMS} beside it if the change is yours"
 
 
 class Entry(TypedDict):
@@ -51,7 +52,7 @@ def write_checksums(folder: Path, names: Iterable[str], others: Mapping[str, Ent
     (folder / CHECKSUMS).write_bytes(_rendered({**(others or {}), **entries}))
 
 
-def verify(folder: Path, names: Iterable[str] | None = None) -> None:
+def verify(folder: Path, names: Iterable[str] | None = None, remedy: str = REMEDY) -> None:
     """Raise `ValueError` if a file of a model's folder, or one of `names`, is not as its checksums.json says.
 
     What it does not list is let be; what it lists and is not there is missed by whoever needs it. A folder without
@@ -68,10 +69,7 @@ def verify(folder: Path, names: Iterable[str] | None = None) -> None:
         ) from None
     for name in entries if names is None else entries.keys() & set(names):
         if (folder / name).is_file() and (damage := difference(folder / name, name, entries[name])) is not None:
-            raise ValueError(
-                f"{folder / name}: damaged or truncated ({damage}), or changed by hand; copy or download it again, or "
-                f"delete {CHECKSUMS} beside it if the change is yours"
-            )
+            raise ValueError(f"{folder / name}: damaged or truncated ({damage}), or changed by hand; {remedy}")
 
 
 def _rendered(entries: Mapping[str, Any]) -> bytes:

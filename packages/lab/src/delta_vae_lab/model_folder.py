@@ -20,7 +20,8 @@ def save_reader(reader: PreTrainedTokenizerFast | DeltaVaeImageProcessor, folder
 
 def verify_reader(folder: Path) -> None:
     """Raise `ValueError` unless all is as it was saved, but for weights and config, which a resumed run writes anew."""
-    verify(folder, {file.name for file in folder.glob("*")} - set(model_files(folder)))
+    names = {file.name for file in folder.glob("*")} - set(model_files(folder))
+    verify(folder, names, "the run was trained with another tokenizer; resume with the same")
 
 
 def save_model(model: DeltaVaeModel, folder: Path) -> None:
