@@ -191,7 +191,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+def seeded_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
     """Two runs of each kind with one seed, from global states of two seeds. Not to be changed."""
     place = tmp_path_factory.mktemp("runs")
     made: dict[str, list[Path]] = {kind: [] for kind in RUNS}
@@ -205,10 +205,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", RUNS)
 def test_the_global_state_neither_decides_a_run_nor_is_changed_by_it(
-    kind: str, runs: dict[str, tuple[Path, Path]]
+    kind: str, seeded_runs: dict[str, tuple[Path, Path]]
 ) -> None:
     """Same results.json but for times, and the same weights, log and samples byte for byte."""
-    first, second = runs[kind]
+    first, second = seeded_runs[kind]
     assert results_of(first) == results_of(second)
     ours, theirs = bytes_of(first), bytes_of(second)
     assert len(ours) > 2
@@ -217,9 +217,9 @@ def test_the_global_state_neither_decides_a_run_nor_is_changed_by_it(
 
 
 @pytest.mark.slow
-def test_the_runs_seed_decides_it(runs: dict[str, tuple[Path, Path]], tmp_path: Path) -> None:
+def test_the_runs_seed_decides_it(seeded_runs: dict[str, tuple[Path, Path]], tmp_path: Path) -> None:
     other = run_once(tmp_path, "text", "seed=1")
-    first = runs["text"][0]
+    first = seeded_runs["text"][0]
     changed = {name for name, value in bytes_of(first).items() if bytes_of(other).get(name) != value}
     assert {"metrics.jsonl", "model/model.safetensors"} <= changed
 
@@ -227,10 +227,10 @@ def test_the_runs_seed_decides_it(runs: dict[str, tuple[Path, Path]], tmp_path: 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", RUNS)
 def test_a_resumed_run_leaves_the_global_state_too(
-    kind: str, runs: dict[str, tuple[Path, Path]], tmp_path: Path
+    kind: str, seeded_runs: dict[str, tuple[Path, Path]], tmp_path: Path
 ) -> None:
     """A checkpoint holds random states, and loading it sets them."""
-    whole = runs[kind][0]
+    whole = seeded_runs[kind][0]
     shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints/step-00000004")
     seed_globally(3)
@@ -262,12 +262,12 @@ COMMANDS = {
 def test_a_command_draws_by_its_seed_alone(
     kind: str,
     name: str,
-    runs: dict[str, tuple[Path, Path]],
+    seeded_runs: dict[str, tuple[Path, Path]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder = runs[kind][0]
+    folder = seeded_runs[kind][0]
     names = {
         "MODEL": str(folder / "model"),
         "DATA": str(folder.with_name("corpus.txt")) if kind == "text" else "builtin",

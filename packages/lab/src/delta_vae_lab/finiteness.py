@@ -8,11 +8,12 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from delta_vae_lab.anomaly import Scene, report_anomaly
 from delta_vae_lab.optimization import whole
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or gradient stopped being a number; the last checkpoint is from before it."""
+    """A loss, gradient or weight stopped being a number; the last checkpoint is from before it."""
 
 
 def check_finite(
@@ -22,8 +23,11 @@ def check_finite(
     outputs: list[Any],
     model: nn.Module,
     accelerator: Accelerator,
+    scene: Scene,
 ) -> None:
     """Raise `NonFiniteError` on every process if the loss or a gradient of any is not finite, naming the first tensor.
+
+    What is known of the step is in DIR/anomaly.json then.
 
     With fp16 an infinite gradient is ordinary, as the gradient scaler skips that step: only the loss counts.
     """
@@ -35,8 +39,31 @@ def check_finite(
         return
     named = gather_object([find_non_finite(outputs, model)])
     tensor = next((name for name in named if name), "the gradient's norm")
-    raise NonFiniteError(
-        f"step {step}: {tensor} is not finite; the checkpoints before it are kept; "
+    report_anomaly(scene, step, tensor, loss, norms, outputs, model, accelerator)
+    raise _stopped(step, tensor, scene)
+
+
+def check_weights(
+    step: int,
+    loss: Tensor,
+    norms: dict[str, Tensor],
+    outputs: list[Any],
+    model: nn.Module,
+    accelerator: Accelerator,
+    scene: Scene,
+) -> None:
+    """Raise `NonFiniteError` on every process if the step left a weight of any not finite, so that none is saved."""
+    bad = [name for name, p in model.named_parameters() if not bool(whole(p.detach()).isfinite().all())]
+    named = gather_object([bad[0] if bad else None])
+    tensor = next((f"weight {name} after the step" for name in named if name), None)
+    if tensor is not None:
+        report_anomaly(scene, step, tensor, loss, norms, outputs, model, accelerator)
+        raise _stopped(step, tensor, scene)
+
+
+def _stopped(step: int, tensor: str, scene: Scene) -> NonFiniteError:
+    return NonFiniteError(
+        f"step {step}: {tensor} is not finite; the checkpoints before it are kept, and {scene.file} has its figures; "
         "start again with a lower optimization.learning_rate or optimization.mixed_precision=no"
     )
 

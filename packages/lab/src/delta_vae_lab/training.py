@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from delta_vae import DeltaVaeModel
+from delta_vae_lab.anomaly import Scene
 from delta_vae_lab.checkpoints import (
     Progress,
     agree_on_latest_sound,
@@ -26,7 +27,7 @@ from delta_vae_lab.checkpoints import (
     save_checkpoint,
 )
 from delta_vae_lab.data.batch import Batch
-from delta_vae_lab.finiteness import check_finite
+from delta_vae_lab.finiteness import check_finite, check_weights
 from delta_vae_lab.memory import keep_freed_memory
 from delta_vae_lab.optimization import (
     build_optimizer,
@@ -131,8 +132,7 @@ def train(
             for micro, part in enumerate(micro_batches(batch, settings.accumulation)):
                 noise = latent_noise(part.steps, bare.config.latent_dim, config.seed, step, part.rows)
                 torch.manual_seed(derive_seed(config.seed, "dropout", step, micro, accelerator.process_index))
-                last = micro == settings.accumulation - 1
-                with nullcontext() if last else accelerator.no_sync(model):
+                with nullcontext() if micro == settings.accumulation - 1 else accelerator.no_sync(model):
                     with accelerator.autocast():
                         inputs = part.to(accelerator.device).inputs()
                         output = model(**inputs, noise=noise.to(accelerator.device))
@@ -143,23 +143,33 @@ def train(
 
             accelerator.unscale_gradients()
             norms = {name: gradient_norm(group) for name, group in parameters.items()}
-            check_finite(step, loss, norms, outputs, bare, accelerator)
+            scene = Scene(
+                run.path, factor * settings.learning_rate, weight, settings.mixed_precision, position, batch.rows
+            )
+            check_finite(step, loss, norms, outputs, bare, accelerator, scene)
             clip_gradients(parameters, norms, settings.max_grad_norm)
             optimizer.step()
+            if is_saved(step, config) or is_due(step, config.evaluation.every):
+                check_weights(step, loss, norms, outputs, bare, accelerator, scene)
             optimizer.zero_grad()
             if polyak is not None:
                 polyak.update_parameters(bare)
 
             bar.update()
             if is_due(step, config.log_every):
-                metrics = {"step": step, "epoch": position["epoch"], "learning_rate": factor * settings.learning_rate}
-                metrics |= {"rate_weight": weight} | global_means(outputs, norms, batch, accelerator)
+                metrics = {
+                    "step": step,
+                    "epoch": position["epoch"],
+                    "learning_rate": factor * settings.learning_rate,
+                    "rate_weight": weight,
+                    **global_means(outputs, norms, batch, accelerator),
+                }
                 bar.set_postfix({name: f"{metrics[name]:.2f}" for name in BAR})
                 log(metrics)
             if evaluate is not None and is_due(step, config.evaluation.every):
                 log({"step": step, **evaluate(averaged, step)})
                 model.train()
-            if is_due(step, config.checkpoint.every) or step == settings.steps:
+            if is_saved(step, config):
                 save_checkpoint(
                     run.checkpoints,
                     Progress(step, gather_object([position]), fingerprint),
@@ -249,6 +259,11 @@ def start_logging(config: RunConfig, accelerator: Accelerator, run: RunFolder, s
 def is_due(step: int, every: int) -> bool:
     """Whether something that happens every so many steps (0: never) happens at this one."""
     return every > 0 and step % every == 0
+
+
+def is_saved(step: int, config: RunConfig) -> bool:
+    """Whether a checkpoint is written after this step."""
+    return is_due(step, config.checkpoint.every) or step == config.optimization.steps
 
 
 def micro_batches(batch: Batch, parts: int) -> Iterator[Batch]:
