@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 REMEDY = re.compile(
     r"\b(add|ask for|at most|change|check|choose|copy|correct|count|did you mean|expected one of|get|give|has: |"
     r"install|known keys|leave|load|make|mend|move|must|needs|pass|presets:|put|quantise|raise|remove|rename|set|start|"
-    r"take|there (?:is|are)|try|unpack|use|write)\b"
+    r"take|there (?:is|are)|train|try|explore|pad|shorten|draw|unpack|use|write)\b"
 )
-PARSER = re.compile(r"Usage: .*\nTry '.* --help' for help\.\n(?:\n)?Error: (?P<error>.*)\n", re.DOTALL)
+PARSER = re.compile(r"Usage: .*\nTry '.* -h' for help\.\n(?:\n)?Error: (?P<error>.*)\n", re.DOTALL)
 
 Refused = Callable[[Sequence[str | Path], str], list[str]]
 
@@ -72,13 +72,13 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refused
         found = [] if plain.exit_code == 2 else [f"code {plain.exit_code}: {plain.exception!r} {plain.output[-300:]!r}"]
         parser = PARSER.fullmatch(plain.stderr)
         if parser:
-            found += faults_of(" ".join(parser["error"].split()), named)
+            found += [] if named in parser["error"] else [f"does not name {named!r}: {parser['error']!r}"]
         elif plain.exit_code == 2:
             lines = plain.stderr.splitlines()
             if len(lines) != 1 or not lines[0].startswith("error: "):
                 found.append(f"not one line 'error: ...': {plain.stderr[-600:]!r}")
             found += faults_of(lines[-1].removesuffix(" (--debug shows where)"), named) if lines else []
-            debugged = run([*arguments, "--debug"])
+            debugged = run([arguments[0], "--debug", *arguments[1:]])
             if not isinstance(debugged.exception, ValueError | OSError):
                 found.append(f"with --debug no traceback of the error, but {debugged.exception!r}")
         if plain.stdout:

@@ -63,7 +63,8 @@ def checked(cls: Config) -> Config:
                 init(self, *args, **kwargs)
             except StrictDataclassError as error:
                 reason = error.__cause__ or error
-                raise ValueError(f"{cls.__name__}: {' '.join(str(reason).split())}") from None
+                remedy = "; give a value of that type" if isinstance(reason, TypeError) else ""
+                raise ValueError(f"{cls.__name__}: {' '.join(str(reason).split())}{remedy}") from None
 
     cls.__init__ = __init__  # type: ignore[method-assign]
     return cls

@@ -17,6 +17,7 @@ from transformers import Cache, DynamicCache, GenerationMixin
 from transformers.generation import GenerationMode
 
 from delta_vae.drawing import PLAIN_SETTINGS, draw_step_by_step
+from delta_vae.latents import check_latents
 from delta_vae.modeling_delta_vae import DeltaVaeModel, DeltaVaeOutput, spherical_interpolation
 from delta_vae_core import DiagonalGaussian, check_right_padded, layers_as_built
 from delta_vae_decoders import TextDecoder
@@ -53,7 +54,9 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
             raise ValueError(f"input_ids of shape {tuple(input_ids.shape)}: give (batch, BOS ... EOS), at least 2 long")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if mask.shape != input_ids.shape:
-            raise ValueError(f"attention_mask of shape {tuple(mask.shape)} for input_ids {tuple(input_ids.shape)}")
+            raise ValueError(
+                f"attention_mask of shape {tuple(mask.shape)} for input_ids {tuple(input_ids.shape)}; give the same"
+            )
         bos = self.config.decoder.bos_token_id
         if input_ids.device.type != "cpu" or torch.compiler.is_compiling():  # no look at the values, which would wait
             torch._assert_async((mask[:, 1:] <= mask[:, :-1]).all(), "attention_mask: pad on the right")
@@ -131,6 +134,7 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
             and bool((inputs[:, -1] == self.config.decoder.eos_token_id).any())
         ):
             raise ValueError("the prompt ends with EOS, after which nothing follows: leave its last token out")
+        check_latents(latents, num_sequences)
         if inputs is None:
             batch = num_sequences if latents is None else latents.shape[0]
             inputs = torch.full((batch, 1), self.config.decoder.bos_token_id, device=self.device)
@@ -238,7 +242,7 @@ class DeltaVaeForCausalLM(DeltaVaeModel, GenerationMixin):
         What follows a sequence's EOS is padding. The shorter one's latents go on from the prior to the longer's length.
         """
         if steps < 2:
-            raise ValueError(f"steps={steps}: an interpolation has at least its 2 ends")
+            raise ValueError(f"steps={steps}: an interpolation has at least its 2 ends; ask for 2 or more")
         means = [self.encode(self._to_eos(ids)[None]).mean for ids in (first, second)]
         longest = max(mean.shape[1] for mean in means)
         ends = []

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from delta_vae.configuration_delta_vae import DeltaVaeConfig
+from delta_vae.latents import check_latents
 from delta_vae.modeling_delta_vae import DeltaVaeModel, DeltaVaeOutput, spherical_interpolation
 from delta_vae_core import DiagonalGaussian
 
@@ -72,6 +73,7 @@ class DeltaVaeForImageGeneration(DeltaVaeModel):
         if num_images < 1:
             raise ValueError(f"num_images={num_images}: ask for at least 1")
         if latents is not None:
+            check_latents(latents)
             if source is not None:
                 raise ValueError(f"source={source!r} with latents given: leave one of them out")
             if len(latents) not in (1, num_images):
@@ -119,7 +121,7 @@ class DeltaVaeForImageGeneration(DeltaVaeModel):
         (steps, C, H, W); the ends are the two reconstructions. `kwargs` as in `sample`.
         """
         if steps < 2:
-            raise ValueError(f"steps={steps}: an interpolation has at least its 2 ends")
+            raise ValueError(f"steps={steps}: an interpolation has at least its 2 ends; ask for 2 or more")
         means = []
         for image in (first, second):
             if image.dim() == 4 and len(image) != 1:

@@ -28,6 +28,7 @@ from delta_vae_lab.modality import IMAGES, TEXT, modality_of
 from delta_vae_lab.parts import PARTS, Part, part_of
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.verdict import render_table, verdict
+from delta_vae_lab.whole_results import of_whole_results
 
 _TASKS = {TEXT: "text-generation", IMAGES: "unconditional-image-generation"}
 _TEMPLATES = {TEXT: "text.md.j2", IMAGES: "image.md.j2"}
@@ -125,6 +126,7 @@ def render_card(
     return card_of(read_results(run.results_file), place, part)
 
 
+@of_whole_results
 def card_of(results: Mapping[str, Any], place: Place, part: str | None = None) -> ModelCard:
     """The card of what results.json is of, to be read at this place."""
     metrics, data, kind = results["metrics"], results["data"], modality_of(results["metrics"])
@@ -180,9 +182,13 @@ def read_results(file: Path) -> dict[str, Any]:
     """results.json of a finished run."""
     try:
         results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of thousands of digits, nested too deep
         raise ValueError(f"{file}: damaged ({error}); evaluate the run again, with --resume") from None
-    with reading(str(file), results.get("versions", {}).get("delta-vae"), results.get(FORMAT_KEY)):
+    if not isinstance(results, dict):
+        raise ValueError(f"{file}: holds no JSON object; give the results.json of a run")  # noqa: TRY004
+    versions = results.get("versions")
+    written_by = versions.get("delta-vae") if isinstance(versions, dict) else None
+    with reading(str(file), written_by, results.get(FORMAT_KEY)):
         missing = [name for name in ("run", "data", "model", "metrics") if name not in results]
         if missing:
             raise ValueError(

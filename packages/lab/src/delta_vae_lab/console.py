@@ -30,8 +30,10 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
     except (ValueError, OSError, NonFiniteError) as error:
         if debug:
             raise
+        remedy = "; check the path and its permissions, or give another" if isinstance(error, OSError) else ""
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {redacted(' '.join(str(error).split()))} (--debug shows where)", file=sys.stderr)
+            said = redacted(" ".join(str(error).split()))
+            print(f"error: {said}{remedy} (--debug shows where)", file=sys.stderr)
         raise SystemExit(2) from None
 
 

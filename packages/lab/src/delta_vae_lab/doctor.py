@@ -17,6 +17,7 @@ from delta_vae_lab.figures import write_figures
 from delta_vae_lab.measurement import RateProfile, measure, rate_profile
 from delta_vae_lab.modality import modality_of
 from delta_vae_lab.outside import OutsideVae
+from delta_vae_lab.places import check_folder
 from delta_vae_lab.run_folder import describe_device, provenance
 from delta_vae_lab.saved_model import load_heldout, load_model
 from delta_vae_lab.sections import RunConfig
@@ -100,7 +101,7 @@ def diagnose(
     if isinstance(model, DeltaVaeModel) and model.encoder is None:
         raise ValueError(
             "this model has no encoder (latent_dim=0): without latents nothing can collapse; "
-            "its likelihood is what delta_vae_lab.evaluation.evaluate gives"
+            "for its likelihood use delta-vae evaluate, or delta_vae_lab.evaluation.evaluate"
         )
     subject = as_subject(model)
     batches: Iterable[Batch] = data if not isinstance(model, OutsideVae) else model.batches(data)
@@ -121,6 +122,8 @@ def run_diagnose(
 ) -> None:
     """Examine a saved model on held-out data, print what was found and, with `output`, write it."""
     check_limits(importance_samples)
+    if output is not None:
+        check_folder(output)
     saved = load_model(model)
     heldout = load_heldout(model, saved, data, examples=examples)
     diagnosis = diagnose(

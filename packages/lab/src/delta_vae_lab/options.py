@@ -14,7 +14,15 @@ Model = Annotated[
 ]
 Data = Annotated[str, typer.Option(help="builtin, a file or folder, or a data set on the Hub, as of the recipes")]
 Output = Annotated[Path | None, typer.Option(help="folder to write to; else only print")]
-Seed = Annotated[int, typer.Option(help="of everything that is drawn")]
+
+
+def _seed(value: int) -> int:
+    if not -(2**63) <= value < 2**63:
+        raise typer.BadParameter(f"{value} must have 64 bits, from -2**63 to 2**63 - 1")
+    return value
+
+
+Seed = Annotated[int, typer.Option(help="of everything that is drawn", callback=_seed)]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Debug = Annotated[bool, typer.Option("--debug", help="show where an error was raised")]
 
@@ -27,5 +35,6 @@ def verb(debug: bool) -> Iterator[None]:
     from delta_vae_lab.console import one_line_errors  # noqa: PLC0415
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what does not fit a model is told once, by the error
     with one_line_errors(debug):
         yield

@@ -27,6 +27,7 @@ from delta_vae_lab.data.labels import UNLABELLED, Classes, Labels, labelled_imag
 from delta_vae_lab.encoding import Posteriors, encode
 from delta_vae_lab.estimates import Estimate, mean
 from delta_vae_lab.modality import IMAGES, TEXT, Modality
+from delta_vae_lab.places import check_folder
 from delta_vae_lab.randomness import derive_seed
 from delta_vae_lab.run_folder import describe_device, provenance
 from delta_vae_lab.saved_model import SavedModel, check_images_of, load_model, load_processor
@@ -90,6 +91,8 @@ def run_probe(
     """
     if train_limit is not None and train_limit < 1:
         raise ValueError(f"train_limit={train_limit}: must be at least 1; or leave it out for all training examples")
+    if output is not None:
+        check_folder(output)
     subject = _load(model)
     read = _read_images if isinstance(subject, DeltaVaeForImageGeneration) else _read_text
     modality, origin, labels, train, heldout = read(model, subject, data, label_column, train_limit, seed)

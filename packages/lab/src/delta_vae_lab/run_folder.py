@@ -19,6 +19,7 @@ import torch
 
 from delta_vae_core.versions import FORMAT_KEY, stamp
 from delta_vae_lab.configuration import load_config, result_changes, save_config
+from delta_vae_lab.places import check_folder
 from delta_vae_lab.redaction import redacted
 from delta_vae_lab.sections import RunConfig
 
@@ -41,6 +42,13 @@ class RunFolder:
             )
         if self.holds_a_run:
             self._check_same_run(config)
+            return
+        check_folder(self.path)
+        ours = (self.results_file, self.model, self.figures, self.samples, self.trackers)
+        if taken := [place.name for place in ours if place.exists()]:
+            raise ValueError(
+                f"{self.path}: is no run's, and has {taken[0]}, which a run writes; choose another folder, or move it"
+            )
 
     def start(self, config: RunConfig, resume: bool) -> None:
         """`check`, and write the config. From here on the folder holds a run, so all else should be built before."""

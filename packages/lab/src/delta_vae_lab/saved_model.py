@@ -66,7 +66,10 @@ class Heldout:
 def load_model(name: str) -> SavedModel:
     """The model of a folder, or of a name on the Hub, on the first GPU if there is one."""
     kind = DeltaVaeForImageGeneration if hasattr(_config(name).decoder, "image_shape") else DeltaVaeForCausalLM
-    model: Any = kind.from_pretrained(name)
+    try:
+        model: Any = kind.from_pretrained(name)
+    except RuntimeError as error:  # of transformers, for weights of another shape
+        raise ValueError(f"{name}: its weights do not fit its config.json; copy or download both again") from error
     placed: SavedModel = model.to("cuda" if torch.cuda.is_available() else "cpu")
     return placed
 
@@ -95,6 +98,8 @@ def load_examples(
 
 
 def _config(name: str) -> DeltaVaeConfig:
+    if not name.strip():
+        raise ValueError(f"model {name!r}: is no folder and no name; give the model/ of a run, or a name on the Hub")
     if Path(name).is_dir() and not Path(name, "config.json").is_file():
         raise ValueError(f"{name}: has no config.json; give the folder that save_pretrained wrote, the model/ of a run")
     verify_local(name, "", ["config.json"])
@@ -109,10 +114,13 @@ def _config(name: str) -> DeltaVaeConfig:
             f"{name}: neither the folder of a model nor the name of one on the Hub that was reached; "
             "give the model/ of a run"
         ) from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{name}: its config.json is no JSON object; copy or download the checkpoint again")  # noqa: TRY004
     if config.get("model_type") != DeltaVaeConfig.model_type:
         raise ValueError(
             f"{name}: a model of type {config.get('model_type')!r}, not {DeltaVaeConfig.model_type!r}; "
-            "any other VAE is examined in Python, by delta_vae_lab.doctor.diagnose of an OutsideVae"
+            "any other VAE is examined in Python, by delta_vae_lab.doctor.diagnose of an OutsideVae; "
+            "here give the model/ of a run"
         )
     return DeltaVaeConfig.from_pretrained(name)
 

@@ -28,6 +28,7 @@ from delta_vae_lab.text_samples import Writer
 from delta_vae_lab.verdict import render_table
 
 MAX_NEW_TOKENS = 64
+MOST_DRAWN = 1_000_000
 
 
 def run_sample(
@@ -57,7 +58,7 @@ def run_sample(
             return
         if not 0 < temperature < float("inf"):
             raise ValueError(
-                f"temperature={temperature}: tokens are drawn at a finite number above 0 (1: the model's own)"
+                f"temperature={temperature}: tokens are drawn at a finite number above 0 (1: the model's own); give one"
             )
         longest = _max_new_tokens(maker.model, max_new_tokens)
         texts = [text for (text,) in maker.samples(source, count, longest, temperature)]
@@ -97,10 +98,10 @@ def run_interpolate(
 ) -> None:
     """Decode `steps` points on the arc between the posterior means of two held-out examples, counted from 0."""
     if steps < 2:
-        raise ValueError(f"steps={steps}: an interpolation has at least its 2 ends")
+        raise ValueError(f"steps={steps}: an interpolation has at least its 2 ends; ask for 2 or more")
     for name, place in (("first", first), ("second", second)):
         if place < 0:
-            raise ValueError(f"{name}={place}: held-out examples are counted from 0")
+            raise ValueError(f"{name}={place}: held-out examples are counted from 0; give 0 or more")
     saved = _with_latents(model)
     target = _target(output, saved, "interpolation")
     found = load_examples(model, saved, data, examples=max(first, second) + 1)
@@ -164,8 +165,8 @@ def check_new_file(path: Path) -> None:
 
 
 def _check_count(count: int) -> None:
-    if count < 1:
-        raise ValueError(f"count={count}: ask for 1 or more")
+    if not 1 <= count <= MOST_DRAWN:
+        raise ValueError(f"count={count}: ask for 1 or more, at most {MOST_DRAWN:,}")
 
 
 def _with_latents(name: str) -> SavedModel:
@@ -191,7 +192,7 @@ def _max_new_tokens(model: DeltaVaeForCausalLM, asked: int | None) -> int:
     if asked is None:
         return min(MAX_NEW_TOKENS, most)
     if not 1 <= asked <= most:
-        raise ValueError(f"max_new_tokens={asked}: this model writes 1 to {most} tokens")
+        raise ValueError(f"max_new_tokens={asked}: this model writes 1 to {most} tokens; ask for as many")
     return asked
 
 

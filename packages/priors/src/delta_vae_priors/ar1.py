@@ -7,7 +7,7 @@ matches a correlated prior, and the least KL between them is the committed rate.
 
 # Like every config module: no `from __future__ import annotations`.
 import math
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from torch import Tensor
 from delta_vae_core import DiagonalGaussian, StrictConfig, checked, standard_normal
 from delta_vae_priors.committed_rate import ar1_best_log_scale, ar1_committed_rate, rate_in_nats, solve_alpha
 from delta_vae_priors.prior import WeightlessPrior, check_mask, counted, full_precision, split_statistics
+
+MOST_DIMENSIONS = 65_536  # each has its own alpha in the config
 
 
 @checked
@@ -31,6 +33,9 @@ class AR1PriorConfig(StrictConfig):
     def __post_init__(self, **kwargs: object) -> None:
         if isinstance(self.alpha, tuple):
             self.alpha = list(self.alpha)
+        dimensions: Any = self.latent_dim
+        if dimensions is not None and (not isinstance(dimensions, int) or dimensions > MOST_DIMENSIONS):
+            raise ValueError(f"latent_dim={dimensions!r}: must be a whole number, at most {MOST_DIMENSIONS:,}")
         if self.latent_dim is None:
             self.latent_dim = len(self.alpha) if isinstance(self.alpha, list) else 8
         if self.alpha is None:

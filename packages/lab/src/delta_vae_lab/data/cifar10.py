@@ -65,7 +65,7 @@ def _archive_files(archive: Path) -> Iterator[tuple[str, bytes]]:
                     yield name, file.read()
             while stream.read(2**20):  # to its end, where the checksum is
                 pass
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, OSError, OverflowError, MemoryError) as error:
         raise ValueError(f"{archive} cannot be read as a .tar.gz archive ({error}); get {ARCHIVE} again") from error
 
 

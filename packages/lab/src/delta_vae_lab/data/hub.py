@@ -42,4 +42,4 @@ def _load(spec: str, *, streaming: bool, config: str | None, revision: str | Non
             f"data {spec!r} is a script, which datasets no longer runs; try revision={PARQUET_REVISION!r}"
         ) from error
     except (ValueError, FileNotFoundError, DatasetGenerationError) as error:
-        raise ValueError(f"data {spec!r} cannot be loaded: {shorten(str(error), 200)}") from error
+        raise ValueError(f"data {spec!r} cannot be loaded: {shorten(str(error), 200)}; give whole files") from error

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
 import tarfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -96,7 +99,7 @@ def _chrabaszcz_2017(path: Path) -> ImageSplits:
     if not train or not val.is_file():
         missing = val if train else _npz_file(path, TRAIN_BATCHES[0])
         raise ValueError(
-            f"{missing} is missing; ImageNet 32x32 of 2017 has train_data_batch_1 to 10.npz and val_data.npz"
+            f"{missing} is missing; ImageNet 32x32 of 2017 has train_data_batch_1 to 10.npz and val_data.npz; get both"
         )
     counts = [_npz_count(file) for file in (*train, val)]
     try:
@@ -137,8 +140,9 @@ def _png_members(archive: Path) -> Iterator[tuple[str, int, int]]:
                 name = Path(member.name).name
                 if member.isreg() and name.endswith(".png") and not name.startswith("."):
                     yield member.name, member.offset_data, member.size
-    except tarfile.TarError as error:
-        raise ValueError(f"{archive} cannot be read as a .tar archive ({error}); get it again") from error
+    except (tarfile.TarError, ValueError, OSError, EOFError, OverflowError, MemoryError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{archive} cannot be read as a .tar archive ({reason}); get it again") from error
 
 
 def _read_at(archive: Path, offset: int, size: int) -> bytes:
@@ -152,12 +156,26 @@ def _npz_file(path: Path, name: str) -> Path:
     return (folder if folder.is_dir() else path) / f"{name}.npz"
 
 
+# RuntimeError: encrypted, or compressed in a way that is not read (NotImplementedError).
+_ZIP_ERRORS: tuple[type[Exception], ...] = (
+    ValueError,
+    KeyError,
+    OSError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+)
+_ZIP_ERRORS += (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError)
+
+
 @contextmanager
 def _npz_errors(file: Path) -> Iterator[None]:
     try:
         yield
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error) or type(error).__name__
+    except _ZIP_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"{file} cannot be read ({reason}); it must hold an array data of (N, 3072) uint8, without pickle"
         ) from error
@@ -171,6 +189,9 @@ def _npz_count(file: Path) -> int:
         shape, _, dtype = read(member)
         if dtype != np.uint8 or len(shape) != 2 or shape[1] != 3072:
             raise ValueError(f"its data is {shape} of {dtype}")
+        size = archive.getinfo("data.npy").file_size
+        if not 0 <= 3072 * shape[0] <= size:
+            raise ValueError(f"its data is {shape} of {dtype} in {size:,} bytes")
         return shape[0]
 
 

@@ -10,6 +10,7 @@ from delta_vae_lab.data.hub_images import load_hub_images
 from delta_vae_lab.data.image_files import load_image_files
 from delta_vae_lab.data.image_splits import ImageSplits, not_resized
 from delta_vae_lab.data.imagenet32 import find_imagenet32, load_imagenet32
+from delta_vae_lab.data.spec import check_spec
 
 
 def load_images(
@@ -37,6 +38,7 @@ def load_images(
     `skip_unreadable` images that cannot be read are left out, and the fingerprint counts them as `unreadable`.
     The fingerprint has the number of images and the SHA-256 of the levels of each split.
     """
+    check_spec(spec)
     path = Path(spec).expanduser()
     if spec == "builtin":
         return not_resized(digits(), size)

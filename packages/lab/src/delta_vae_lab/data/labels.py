@@ -18,6 +18,7 @@ from delta_vae_lab.data.hub import load_splits
 from delta_vae_lab.data.image_splits import ImageSplits, every_twentieth
 from delta_vae_lab.data.imagenet32 import find_imagenet32
 from delta_vae_lab.data.images import load_images
+from delta_vae_lab.data.spec import check_spec
 from delta_vae_lab.data.text import TextSplits, load_text
 
 UNLABELLED = -1  # as `datasets` has it, for instance in the test split of a contest
@@ -110,6 +111,7 @@ def _digit_labels() -> Labels:
 
 def _table(spec: str) -> tuple[dict[str, Dataset], str | None]:
     """The splits of a data set with columns, and which of them is held out, if any."""
+    check_spec(spec)
     path = Path(spec).expanduser()
     if spec == "builtin" or path.is_file() or (path.is_dir() and next(path.rglob("*.parquet"), None) is None):
         raise ValueError(f"data {spec!r} has no labels; {_LABELLED}")

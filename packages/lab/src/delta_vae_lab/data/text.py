@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from delta_vae_lab.data import language_reference
 from delta_vae_lab.data.hub_text import all_sentences, load_hub_text
+from delta_vae_lab.data.spec import check_spec
 from delta_vae_lab.data.streaming import StreamingTextBatches
 from delta_vae_lab.data.text_batches import TextBatches
 from delta_vae_lab.data.text_files import find_text_files, read_sentences
@@ -89,6 +90,7 @@ def load_text(
     The fingerprint has the number of sentences and the SHA-256 of each split, for which local data are read through
     once. A stream from the Hub is not read ahead: it has the SHA-256 of its name and revision.
     """
+    check_spec(spec)
     path = Path(spec).expanduser()
     if spec == "builtin":
         return text_splits(language_reference.NAME, language_reference.SOURCE, *language_reference.language_reference())

@@ -55,7 +55,9 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"tokenizer {name_or_path!r} is neither a folder nor a name that loads ({reason})") from error
+        raise ValueError(
+            f"tokenizer {name_or_path!r} is neither a folder nor a name that loads ({reason}); give one"
+        ) from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ValueError(f"tokenizer {name_or_path!r} is {type(tokenizer).__name__}; choose one with a tokenizer.json")

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from delta_vae_lab.experiments.request import Request
 from delta_vae_lab.figures import save_figure
+from delta_vae_lab.places import check_folder
 from delta_vae_lab.run_folder import describe_device, provenance
 from delta_vae_lab.sections import RunConfig
 
@@ -56,6 +57,7 @@ def reproduce(name: str, request: Request) -> tuple[dict[str, Any], str]:
     for option, given in (("data", request.data), ("probe_data", request.probe_data), ("jobs", request.jobs)):
         if option not in module.TAKES and given not in (None, 1):
             raise ValueError(f"{option}={given!r}: of no use to {name}; leave it out")
+    check_folder(request.output)
     found = module.run(request)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = provenance(RunConfig(), describe_device(device, 1))

@@ -16,7 +16,7 @@ MEASURED = 512  # held-out examples that the estimates are of: those of a few do
 def run_explore(model: str, data: str, out: Path, *, examples: int = 24, seed: int = 0) -> None:
     """Write the page of a saved model on held-out data to `out`, and say how large it is."""
     if not 2 <= examples <= MOST_EXAMPLES:
-        raise ValueError(f"examples={examples}: the page shows 2 to {MOST_EXAMPLES}")
+        raise ValueError(f"examples={examples}: the page shows 2 to {MOST_EXAMPLES}; choose as many")
     _check_target(out)
     saved = load_model(model)
     if saved.prior is None:
