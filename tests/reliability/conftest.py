@@ -1,12 +1,14 @@
-"""What the tests of reliability share: the figures that docs/reliability.md shows are those that its tests saw."""
+"""What the tests of reliability share: the figures that docs/reliability.md shows, and runs that start at once."""
 
 import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.reliability.warm import Warm
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results/reliability.json"
@@ -27,3 +29,11 @@ def seen(request: pytest.FixtureRequest) -> Callable[..., None]:
                 file.write(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
 
     return record
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """What starts a recipe in a process of its own, without its imports."""
+    warm = Warm(tmp_path_factory.mktemp("lives"))
+    yield warm
+    warm.close()

@@ -123,6 +123,11 @@ def agree_on_latest_sound(folder: Path, accelerator: Accelerator) -> Path | None
     return found
 
 
+def last_step(folder: Path) -> int:
+    """That of the newest checkpoint, sound or not; 0 without one."""
+    return max(map(_step, _checkpoints(folder)), default=0)
+
+
 def seal(folder: Path) -> None:
     """Put every file of a folder on the disk, and beside them a manifest of their sizes and SHA-256, and its own."""
     (folder / _MANIFEST).write_bytes(manifest({name: folder / name for name in _files(folder)}))

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from delta_vae_lab.finiteness import NonFiniteError
 from delta_vae_lab.redaction import redacted
+from delta_vae_lab.stopping import Stopped
 
 Item = TypeVar("Item")
 
@@ -23,18 +24,30 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
     """Within, an error that a user can mend is printed as one line and ends the program with code 2.
 
     Those are `ValueError`, `OSError` (a full disk, no permission) and `NonFiniteError`; with `debug` they keep their
-    traceback, as all others do. Of the processes of a machine only the first prints.
+    traceback, as all others do. A run that was asked to stop says so, and Ctrl-C ends anything else without a
+    traceback. Of the processes of a machine only the first prints.
     """
     try:
         yield
+    except Stopped as stop:
+        _say(stop.line)
+        raise
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        _say("stopped by SIGINT")
+        raise SystemExit(130) from None
     except (ValueError, OSError, NonFiniteError) as error:
         if debug:
             raise
         remedy = "; check the path and its permissions, or give another" if isinstance(error, OSError) else ""
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            said = redacted(" ".join(str(error).split()))
-            print(f"error: {said}{remedy} (--debug shows where)", file=sys.stderr)
+        _say(f"error: {redacted(' '.join(str(error).split()))}{remedy} (--debug shows where)")
         raise SystemExit(2) from None
+
+
+def _say(line: str) -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(line, file=sys.stderr)
 
 
 def bar(items: Iterable[Item], what: str) -> Iterable[Item]:

@@ -20,7 +20,7 @@ from delta_vae_lab.image_samples import write_image_samples
 from delta_vae_lab.model_folder import save_reader
 from delta_vae_lab.publishing import publish
 from delta_vae_lab.randomness import generator, seeded
-from delta_vae_lab.recipe import begin
+from delta_vae_lab.recipe import begin, life_of
 from delta_vae_lab.reporting import HeldoutBound, write_report
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import ImageDataSection, ImageRunConfig
@@ -34,33 +34,33 @@ WATCHED_IMAGES = 256
 def run_images(arguments: Namespace, recipe: Path) -> None:
     """Parse, load, build, train, evaluate, write: a run of the recipe in this file, with presets of its name."""
     config, run, accelerator = begin(ImageRunConfig, arguments, recipe)
-    task = image_task(config, accelerator)
-    started = time.monotonic()
-    model = task.train(run, accelerator, arguments.resume)
-    seconds = None if arguments.resume else time.monotonic() - started
-    if accelerator.is_main_process:
-        report = write_report(
-            model,
-            list(heldout_image_batches(task.heldout, config.evaluation.batch_size)),
-            config,
-            run,
-            accelerator,
-            {"name": task.images.name, **task.origin},
-            lambda: write_image_samples(
-                run.samples,
+    with life_of(run, accelerator):
+        task = image_task(config, accelerator)
+        started = time.monotonic()
+        model = task.train(run, accelerator, arguments.resume)
+        seconds = None if arguments.resume else time.monotonic() - started
+        if accelerator.is_main_process:
+            report = write_report(
                 model,
-                task.processor,
-                task.heldout,
-                data=task.images.name,
-                generator=generator(config.seed, "samples"),
-            ),
-            training_seconds=seconds,
-        )
-        print(report)
-        show_results(accelerator, run)
-        if arguments.push_to_hub is not None:
-            print(f"Published: {publish(run.path, arguments.push_to_hub)}")
-    accelerator.end_training()
+                list(heldout_image_batches(task.heldout, config.evaluation.batch_size)),
+                config,
+                run,
+                accelerator,
+                {"name": task.images.name, **task.origin},
+                lambda: write_image_samples(
+                    run.samples,
+                    model,
+                    task.processor,
+                    task.heldout,
+                    data=task.images.name,
+                    generator=generator(config.seed, "samples"),
+                ),
+                training_seconds=seconds,
+            )
+            print(report)
+            show_results(accelerator, run)
+            if arguments.push_to_hub is not None:
+                print(f"Published: {publish(run.path, arguments.push_to_hub)}")
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,22 @@
-"""What every recipe begins with: its config, its run folder, and the Accelerator."""
+"""What every recipe begins with, its config, its run folder and the Accelerator; and how it ends."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
 from delta_vae_lab.architecture import check_architecture
+from delta_vae_lab.checkpoints import last_step
 from delta_vae_lab.configuration import check_config, load_config
 from delta_vae_lab.publishing import check_publishable
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import RunConfig
+from delta_vae_lab.stopping import Stopped, stopping_at_once
 from delta_vae_lab.training import build_accelerator
 
 
@@ -31,3 +35,15 @@ def begin(kind: type[RunConfig], arguments: Namespace, recipe: Path) -> tuple[An
     if arguments.push_to_hub is not None:
         check_publishable(arguments.push_to_hub)
     return config, run, build_accelerator(config, run)
+
+
+@contextmanager
+def life_of(run: RunFolder, accelerator: Accelerator) -> Iterator[None]:
+    """Within, a run loads, trains and writes, and stops when it is asked to; the trackers are ended in both cases."""
+    try:
+        with stopping_at_once(lambda: last_step(run.checkpoints)):
+            yield
+    except Stopped:
+        accelerator.end_training()
+        raise
+    accelerator.end_training()

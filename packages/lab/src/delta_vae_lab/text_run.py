@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from argparse import Namespace
 from dataclasses import dataclass
 from hashlib import sha256
@@ -28,7 +29,7 @@ from delta_vae_lab.data import (
 from delta_vae_lab.model_folder import save_reader, verify_reader
 from delta_vae_lab.publishing import publish
 from delta_vae_lab.randomness import generator, seeded
-from delta_vae_lab.recipe import begin
+from delta_vae_lab.recipe import begin, life_of
 from delta_vae_lab.reporting import HeldoutBound, write_report
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import TextRunConfig
@@ -45,14 +46,14 @@ TOKENIZER_SENTENCES = 1_000_000
 def run_text(arguments: Namespace, recipe: Path) -> None:
     """Parse, load, build, train, evaluate, write: a run of the recipe in this file, with presets of its name."""
     config, run, accelerator = begin(TextRunConfig, arguments, recipe)
-    task = text_task(config, run, accelerator, arguments.resume)
-    model = task.train(run, accelerator, arguments.resume)
-    if accelerator.is_main_process:
-        print(write_text_report(model, task, run, accelerator))
-        show_results(accelerator, run)
-        if arguments.push_to_hub is not None:
-            print(f"Published: {publish(run.path, arguments.push_to_hub)}")
-    accelerator.end_training()
+    with life_of(run, accelerator):
+        task = text_task(config, run, accelerator, arguments.resume)
+        model = task.train(run, accelerator, arguments.resume)
+        if accelerator.is_main_process:
+            print(write_text_report(model, task, run, accelerator))
+            show_results(accelerator, run)
+            if arguments.push_to_hub is not None:
+                print(f"Published: {publish(run.path, arguments.push_to_hub)}")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class TextTask:
         """Start or resume the run, and train it to its end."""
         if accelerator.is_main_process:
             run.start(self.config, resume)
-            save_reader(self.tokenizer, run.model)
+            save_tokenizer(self.tokenizer, run)
         watched = watch_text(self.heldout, self.tokenizer, self.config)
         return train(self.model, self.batches, self.config, accelerator, run, watched, resume, self.origin, progress)
 
@@ -142,6 +143,19 @@ def run_tokenizer(
             tokenizer = train_tokenizer(text.training_sentences(TOKENIZER_SENTENCES), settings.vocab_size)
     told: list[PreTrainedTokenizerFast] = broadcast_object_list([tokenizer])
     return told[0]
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, run: RunFolder) -> None:
+    """Put it into the run's model/, `tokenizer.json` last: where that is, all of it is, and a resumed run reads it."""
+    if (run.model / "tokenizer.json").exists():
+        return
+    run.model.mkdir(exist_ok=True)
+    aside = run.path / ".tokenizer.partial"
+    shutil.rmtree(aside, ignore_errors=True)  # a kill may have left one
+    save_reader(tokenizer, aside)
+    for file in sorted(aside.iterdir(), key=lambda file: file.name == "tokenizer.json"):
+        file.replace(run.model / file.name)
+    aside.rmdir()
 
 
 def text_fingerprint(text: TextSplits, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:

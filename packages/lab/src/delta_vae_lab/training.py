@@ -6,11 +6,18 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, TorchDynamoPlugin, gather_object
+from accelerate.utils import (
+    DistributedType,
+    InitProcessGroupKwargs,
+    TorchDynamoPlugin,
+    broadcast_object_list,
+    gather_object,
+)
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.optim.swa_utils import AveragedModel
@@ -45,6 +52,7 @@ from delta_vae_lab.randomness import derive_seed, global_state_kept, latent_nois
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.schedule import learning_rate_factor
 from delta_vae_lab.sections import OptimizationSection, RunConfig
+from delta_vae_lab.stopping import Stopped, StopRequest
 from delta_vae_lab.tracking import Track, check_tracker, start_tracker
 
 logger = logging.getLogger(__name__)
@@ -106,6 +114,9 @@ def train(
     process calls `evaluate(model, step)`, and has the whole model in the end, also under FSDP. `fingerprint` is the
     data's, checked on resume. `progress`: whether a bar is shown. The caller ends the trackers with
     `accelerator.end_training()`.
+
+    On SIGTERM or SIGINT to any process the step at hand is finished, a checkpoint written, and `Stopped` raised, a
+    `SystemExit`; an evaluation is abandoned, and made up for when the run is resumed.
     """
     settings = config.optimization
     architecture = type(model)  # FSDP changes it
@@ -120,27 +131,17 @@ def train(
     parameters = split_parameters(bare)
     start, origin = restore(config, accelerator, run, polyak, fingerprint) if resume else (0, None)
     log = start_logging(config, accelerator, run, start)
-
-    model.train()
-    with tqdm(total=settings.steps, initial=start, disable=not (progress and accelerator.is_main_process)) as bar:
+    bar = tqdm(total=settings.steps, initial=start, disable=not (progress and accelerator.is_main_process))
+    with StopRequest() as stop, bar:
+        if evaluate is not None and owes_evaluation(start, config, run, accelerator):
+            watch(partial(evaluate, averaged, start), start, stop, accelerator, log)
+        model.train()
         for step, (batch, position) in zip(range(start + 1, settings.steps + 1), batches.iterate(origin), strict=False):
             weight = rate_weight(config.objective, step)
             factor = learning_rate_factor(step, settings.schedule, settings.warmup_steps, settings.steps)
             set_learning_rates(optimizer, factor)
 
-            outputs, loss = [], torch.zeros((), device=accelerator.device)
-            for micro, part in enumerate(micro_batches(batch, settings.accumulation)):
-                noise = latent_noise(part.steps, bare.config.latent_dim, config.seed, step, part.rows)
-                torch.manual_seed(derive_seed(config.seed, "dropout", step, micro, accelerator.process_index))
-                with nullcontext() if micro == settings.accumulation - 1 else accelerator.no_sync(model):
-                    with accelerator.autocast():
-                        inputs = part.to(accelerator.device).inputs()
-                        output = model(**inputs, noise=noise.to(accelerator.device))
-                    micro_loss = training_loss(output, config.objective, weight) / settings.accumulation
-                    accelerator.backward(micro_loss)
-                outputs.append(output)
-                loss += micro_loss.detach()
-
+            outputs, loss = compute_gradients(model, batch, step, weight, config, accelerator, bare.config.latent_dim)
             accelerator.unscale_gradients()
             norms = {name: gradient_norm(group) for name, group in parameters.items()}
             scene = Scene(
@@ -149,7 +150,8 @@ def train(
             check_finite(step, loss, norms, outputs, bare, accelerator, scene)
             clip_gradients(parameters, norms, settings.max_grad_norm)
             optimizer.step()
-            if is_saved(step, config) or is_due(step, config.evaluation.every):
+            signum = stop.agreed(accelerator)
+            if signum or is_saved(step, config) or is_due(step, config.evaluation.every):
                 check_weights(step, loss, norms, outputs, bare, accelerator, scene)
             optimizer.zero_grad()
             if polyak is not None:
@@ -166,10 +168,11 @@ def train(
                 }
                 bar.set_postfix({name: f"{metrics[name]:.2f}" for name in BAR})
                 log(metrics)
-            if evaluate is not None and is_due(step, config.evaluation.every):
-                log({"step": step, **evaluate(averaged, step)})
+            if evaluate is not None and is_due(step, config.evaluation.every) and not signum:
+                watch(partial(evaluate, averaged, step), step, stop, accelerator, log)
                 model.train()
-            if is_saved(step, config):
+                signum = stop.agreed(accelerator)
+            if signum or is_saved(step, config):
                 save_checkpoint(
                     run.checkpoints,
                     Progress(step, gather_object([position]), fingerprint),
@@ -177,7 +180,44 @@ def train(
                     polyak,
                     keep=config.checkpoint.keep,
                 )
+            if signum:
+                raise Stopped(signum, step)
     return unsharded(averaged, architecture, accelerator).eval()
+
+
+def compute_gradients(
+    model: DeltaVaeModel,
+    batch: Batch,
+    step: int,
+    weight: float,
+    config: RunConfig,
+    accelerator: Accelerator,
+    latent_dim: int,
+) -> tuple[list[Any], Tensor]:
+    """What the model returns for each micro-batch, and the loss of all, whose gradients are those of the parameters."""
+    parts = config.optimization.accumulation
+    outputs, loss = [], torch.zeros((), device=accelerator.device)
+    for micro, part in enumerate(micro_batches(batch, parts)):
+        noise = latent_noise(part.steps, latent_dim, config.seed, step, part.rows)
+        torch.manual_seed(derive_seed(config.seed, "dropout", step, micro, accelerator.process_index))
+        with nullcontext() if micro == parts - 1 else accelerator.no_sync(model):
+            with accelerator.autocast():
+                inputs = part.to(accelerator.device).inputs()
+                output = model(**inputs, noise=noise.to(accelerator.device))
+            micro_loss = training_loss(output, config.objective, weight) / parts
+            accelerator.backward(micro_loss)
+        outputs.append(output)
+        loss += micro_loss.detach()
+    return outputs, loss
+
+
+def watch(
+    evaluate: Callable[[], Mapping[str, float]], step: int, stop: StopRequest, accelerator: Accelerator, log: Track
+) -> None:
+    """Log an evaluation, unless the run is asked to stop."""
+    found = stop.unless_stopped(evaluate, accelerator)
+    if found is not None:
+        log({"step": step, **found})
 
 
 def unsharded(model: Model, architecture: type[Model], accelerator: Accelerator) -> Model:
@@ -254,6 +294,15 @@ def start_logging(config: RunConfig, accelerator: Accelerator, run: RunFolder, s
             track(metrics)
 
     return log
+
+
+def owes_evaluation(start: int, config: RunConfig, run: RunFolder, accelerator: Accelerator) -> bool:
+    """Whether the evaluation at the step `start` was abandoned. Every process calls it, and gets the same answer."""
+    if start == 0 or not is_due(start, config.evaluation.every):
+        return False
+    at_start = [line for line in run.metrics() if line["step"] == start] if accelerator.is_main_process else []
+    owes = [all("learning_rate" in line for line in at_start)]  # which a line of training has
+    return bool(broadcast_object_list(owes)[0])
 
 
 def is_due(step: int, every: int) -> bool:

@@ -24,6 +24,7 @@ from delta_vae_lab.experiments.judging import judge_images, judge_text
 from delta_vae_lab.experiments.request import Request
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import ImageRunConfig, RunConfig, TextRunConfig
+from delta_vae_lab.stopping import Stopped
 from delta_vae_lab.training import build_accelerator
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -113,7 +114,11 @@ def run_trials(todo: Sequence[Trial], jobs: int) -> list[dict[str, Any]]:
     if jobs < 1:
         raise ValueError(f"jobs={jobs}: train 1 or more models at a time")
     if jobs == 1:
-        return [outcome(trial) for trial in tqdm(todo, desc="models", delay=5, disable=None)]
+        try:
+            return [outcome(trial) for trial in tqdm(todo, desc="models", delay=5, disable=None)]
+        except Stopped as stop:
+            stop.remedy = "the same command goes on"
+            raise
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker, (threads,)) as pool:
         try:
