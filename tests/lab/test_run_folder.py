@@ -28,7 +28,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 def test_a_run_begins_with_its_config(run: RunFolder) -> None:
     assert load_config(TextRunConfig, run.config_file) == config_with()
-    assert [file.name for file in run.path.iterdir()] == ["config.yaml"]
+    assert sorted(file.name for file in run.path.iterdir()) == [".lock", "config.yaml"]
 
 
 def test_a_second_run_does_not_write_over_the_first(run: RunFolder) -> None:

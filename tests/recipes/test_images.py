@@ -33,6 +33,7 @@ def run(place: Path) -> Path:
 
 def test_the_run_folder_is_complete(run: Path) -> None:
     assert {path.name for path in run.iterdir()} == {
+        ".lock",
         "checkpoints",
         "config.yaml",
         "figures",

@@ -32,6 +32,7 @@ PRESETS = ROOT / "recipes/configs/lm1b"
 def test_the_run_folder_is_complete(place: Path) -> None:
     run = place / "runs/lm1b-quickstart"
     assert {path.name for path in run.iterdir()} == {
+        ".lock",
         "checkpoints",
         "config.yaml",
         "figures",

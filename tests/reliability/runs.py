@@ -67,7 +67,7 @@ def start(recipe: str, warm: Warm, folder: Path, processes: int, *more: str) -> 
 def finish(recipe: str, warm: Warm, folder: Path, processes: int, *more: str) -> list[Life]:
     """The same, when it has come to its end."""
     lives = start(recipe, warm, folder, processes, *more)
-    assert [life.wait() for life in lives] == [0] * processes, lives[0].stderr()
+    assert [life.wait() for life in lives] == [0] * processes, [life.stderr() for life in lives]
     return lives
 
 
@@ -85,8 +85,8 @@ def assert_same_run(calm: Path, other: Path) -> None:
 
 
 def files_of(run: Path) -> set[str]:
-    """Of results.json and the card time is a part; the random states that Accelerate saves nothing is drawn from."""
-    ignored = ("results.json", "README.md", "manifest.json", "random_states_0.pkl", "random_states_1.pkl")
+    """Of results.json, the card and the lock time is a part; the random states that Accelerate saves nothing is drawn from."""
+    ignored = (".lock", "results.json", "README.md", "manifest.json", "random_states_0.pkl", "random_states_1.pkl")
     files = (path for path in run.rglob("*") if path.is_file() and path.name not in ignored)
     return {str(path.relative_to(run)) for path in files}
 

@@ -3,6 +3,7 @@
 As a module it is how a test speaks to it; as a program it is that process, of one thread but for an allocator's own.
 """
 
+import faulthandler
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-PATIENCE = 120.0  # seconds that anything may take
+PATIENCE = 240.0  # seconds that anything may take
 
 
 class Life:
@@ -130,8 +131,8 @@ def wait_for(pid: int) -> int:
         if ended:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    raise TimeoutError(f"process {pid} did not end")
+    os.kill(pid, signal.SIGABRT)  # it says where it is
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def live(recipe: str, arguments: list[str], environment: dict[str, str], trace: str, user: int) -> None:
@@ -140,6 +141,7 @@ def live(recipe: str, arguments: list[str], environment: dict[str, str], trace: 
     try:
         for suffix, descriptor in ((".out", 1), (".err", 2)):
             os.dup2(os.open(Path(trace).with_suffix(suffix), os.O_WRONLY | os.O_APPEND), descriptor)
+        faulthandler.enable()
         os.environ |= environment
         if user:
             os.setgid(user)

@@ -39,11 +39,16 @@ def begin(kind: type[RunConfig], arguments: Namespace, recipe: Path) -> tuple[An
 
 @contextmanager
 def life_of(run: RunFolder, accelerator: Accelerator) -> Iterator[None]:
-    """Within, a run loads, trains and writes, and stops when it is asked to; the trackers are ended in both cases."""
+    """Within, a run loads, trains and writes, and stops when it is asked to; the trackers are ended in both cases.
+
+    However it ends, another process may go on with its folder.
+    """
     try:
         with stopping_at_once(lambda: last_step(run.checkpoints)):
             yield
     except Stopped:
         accelerator.end_training()
         raise
+    finally:
+        run.release()
     accelerator.end_training()

@@ -21,6 +21,7 @@ from delta_vae_core.versions import FORMAT_KEY, stamp
 from delta_vae_lab.configuration import load_config, result_changes, save_config
 from delta_vae_lab.places import check_folder
 from delta_vae_lab.redaction import redacted
+from delta_vae_lab.folder_lock import check_free, hold, release
 from delta_vae_lab.sections import RunConfig
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,11 @@ class RunFolder:
     path: Path
 
     def check(self, config: RunConfig, resume: bool) -> None:
-        """Raise `ValueError` unless the folder is free or, with `resume`, holds a run that this config goes on with."""
+        """Raise `ValueError` unless the folder is free or, with `resume`, holds a run that this config goes on with.
+
+        One that another process is at is in no case free.
+        """
+        check_free(self.path)
         if self.holds_a_run and not resume:
             raise ValueError(
                 f"{self.path} already holds a run: add --resume to go on with it, or choose another folder"
@@ -51,14 +56,27 @@ class RunFolder:
             )
 
     def start(self, config: RunConfig, resume: bool) -> None:
-        """`check`, and write the config. From here on the folder holds a run, so all else should be built before."""
+        """`check`, hold the folder until `release`, and write the config. The main process alone calls it.
+
+        From here on the folder holds a run, so all else should be built before.
+        """
         self.check(config, resume)
+        self.path.mkdir(parents=True, exist_ok=True)
+        hold(self.path)
+        try:
+            self.check(config, resume)  # again, as another may have come and gone
+        except ValueError:
+            self.release()
+            raise
         if resume and not any(self.checkpoints.glob("step-*")):
             logger.warning("%s has no checkpoint to resume from: a new run starts", self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
         partial = self.path / "config.yaml.partial"
         save_config(config, partial)
         partial.replace(self.config_file)
+
+    def release(self) -> None:
+        """Let another process go on with the run. One that ends has done so."""
+        release(self.path)
 
     @property
     def holds_a_run(self) -> bool:

@@ -234,6 +234,7 @@ def _run_one(model: str, config: TextRunConfig, data: SlowFactorText, probed: in
     )
     accuracies, left_out = probe(subject, train_part, heldout_part, config.seed)
     assert not left_out, "every sentence has the same length"
+    folder.release()
     x, factor = data.symbols_heldout, data.labels.heldout
     exact = mean(torch.from_numpy(-data.source.log_prob(x)))
     bayes = mean(torch.from_numpy(data.source.log_joint(x).argmax(1) == factor).double())

@@ -156,6 +156,7 @@ def outcome(trial: Trial) -> dict[str, Any]:
     if found["training_seconds"] is None:
         found["training_seconds"] = seconds
     accelerator.end_training()
+    trial.run.release()
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(found, indent=1) + "\n")
     partial.replace(file)
