@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 ROOT = Path(__file__).parents[1]
-SLOW_TO_MAKE = {"dist", "place", "seeded_runs"}  # fixtures
+SLOW_TO_MAKE = {"dist", "place", "warm", "seeded_runs"}  # fixtures
 
 
 @pytest.fixture(scope="session")

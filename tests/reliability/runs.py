@@ -85,7 +85,7 @@ def assert_same_run(calm: Path, other: Path) -> None:
 
 
 def files_of(run: Path) -> set[str]:
-    """Of results.json, the card and the lock time is a part; the random states that Accelerate saves nothing is drawn from."""
+    """But those that say when and how it ran; and nothing is drawn from the random states that Accelerate saves."""
     ignored = (".lock", "results.json", "README.md", "manifest.json", "random_states_0.pkl", "random_states_1.pkl")
     files = (path for path in run.rglob("*") if path.is_file() and path.name not in ignored)
     return {str(path.relative_to(run)) for path in files}

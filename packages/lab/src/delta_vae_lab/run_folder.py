@@ -19,9 +19,9 @@ import torch
 
 from delta_vae_core.versions import FORMAT_KEY, stamp
 from delta_vae_lab.configuration import load_config, result_changes, save_config
+from delta_vae_lab.folder_lock import check_free, hold, release
 from delta_vae_lab.places import check_folder
 from delta_vae_lab.redaction import redacted
-from delta_vae_lab.folder_lock import check_free, hold, release
 from delta_vae_lab.sections import RunConfig
 
 logger = logging.getLogger(__name__)
