@@ -92,7 +92,7 @@ def files_of(run: Path) -> set[str]:
 
 
 def timeless(results: Path) -> Mapping[str, Any]:
-    """What results.json says but for the command, the name of the folder, and how long it took."""
+    """What results.json says but for the command, the commit, the name of the folder, and how long it took."""
     found = json.loads(results.read_text())
     metrics = {name: value for name, value in found["metrics"].items() if not name.endswith("_seconds")}
-    return {key: value for key, value in found.items() if key not in ("command", "run")} | {"metrics": metrics}
+    return {key: value for key, value in found.items() if key not in ("command", "commit", "run")} | {"metrics": metrics}

@@ -3,6 +3,7 @@
 As a module it is how a test speaks to it; as a program it is that process, of one thread but for an allocator's own.
 """
 
+import ctypes
 import faulthandler
 import json
 import os
@@ -77,15 +78,13 @@ class Warm:
         assert answer, "the warm process has ended"
         return json.loads(answer)
 
-    def start(
-        self, recipe: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None, *, user: int = 0
-    ) -> Life:
-        """A life of `recipes/{recipe}.py` with these arguments; `user`: who it is to be, where this one may say so."""
+    def start(self, recipe: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Life:
+        """A life of `recipes/{recipe}.py` with these arguments, under an ordinary user's rights to files."""
         self.lives += 1
         trace = self.folder / f"life-{self.lives}.trace"
         for suffix in (".trace", ".out", ".err"):
-            trace.with_suffix(suffix).touch(0o666)
-        question = {"recipe": recipe, "arguments": list(arguments), "trace": str(trace), "user": user}
+            trace.with_suffix(suffix).touch()
+        question = {"recipe": recipe, "arguments": list(arguments), "trace": str(trace)}
         return Life(self, self.ask(question | {"environment": dict(environment or {})}), trace)
 
     def run(self, recipe: str, arguments: Sequence[str], **options: Any) -> tuple[int, Life]:
@@ -135,7 +134,7 @@ def wait_for(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def live(recipe: str, arguments: list[str], environment: dict[str, str], trace: str, user: int) -> None:
+def live(recipe: str, arguments: list[str], environment: dict[str, str], trace: str) -> None:
     """Be the recipe, and end as it would: with its exit code, or 1 and a traceback."""
     code = 1
     try:
@@ -143,9 +142,7 @@ def live(recipe: str, arguments: list[str], environment: dict[str, str], trace: 
             os.dup2(os.open(Path(trace).with_suffix(suffix), os.O_WRONLY | os.O_APPEND), descriptor)
         faulthandler.enable()
         os.environ |= environment
-        if user:
-            os.setgid(user)
-            os.setuid(user)
+        obey_permissions()
         report_phases(os.open(trace, os.O_WRONLY | os.O_APPEND))
         sys.argv = [f"{recipe}.py", *arguments]
         code = run_recipe(recipe)
@@ -156,6 +153,19 @@ def live(recipe: str, arguments: list[str], environment: dict[str, str], trace: 
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def obey_permissions() -> None:
+    """Give up what lets root write where the permission bits say no: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH."""
+    libc = ctypes.CDLL(None)
+    if os.geteuid() != 0 or not hasattr(libc, "capset"):
+        return
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable; of the first 32 capabilities, of the others
+    libc.capget(header, sets)
+    for kind in (0, 1, 2):
+        sets[kind] &= ~(1 << 1 | 1 << 2)
+    assert libc.capset(header, sets) == 0
 
 
 def run_recipe(recipe: str) -> int:

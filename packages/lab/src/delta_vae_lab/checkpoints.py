@@ -7,20 +7,22 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from safetensors.torch import load_model, save_model
 from torch.distributed.fsdp import StateDictType
 from torch.optim.swa_utils import AveragedModel
 
 from delta_vae_core.checksums import difference, manifest, read_manifest
 from delta_vae_core.versions import VERSION_KEY, stamp
+from delta_vae_lab.storage import writing
 
 logger = logging.getLogger(__name__)
 
@@ -46,23 +48,44 @@ def save_checkpoint(
 ) -> None:
     """Write `folder`/step-XXXXXXXX, then prune. Every process calls it; all see one file system.
 
-    A kill at any moment leaves either no such folder or a sound one, and the checkpoints before it.
+    A kill at any moment, or a full disk, leaves either no such folder or a sound one, and the checkpoints before it.
     """
     aside = folder / f".step-{progress.step:08d}.partial"
-    if accelerator.is_main_process:
-        for leftover in folder.glob(".step-*.partial"):
-            shutil.rmtree(leftover)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(aside), safe_serialization=True)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
+
+    def finish() -> None:
         if polyak is not None:
             save_model(polyak, str(aside / _POLYAK))
         (aside / _PROGRESS).write_text(json.dumps(asdict(progress) | {VERSION_KEY: stamp()[VERSION_KEY]}) + "\n")
         seal(aside)
         _put_in_place(aside, folder / f"step-{progress.step:08d}")
         _prune(folder, progress.step, keep)
-    accelerator.wait_for_everyone()
+
+    def alone(work: Callable[[], None]) -> Callable[[], None]:
+        return work if accelerator.is_main_process else lambda: None
+
+    save = partial(accelerator.save_state, str(aside), safe_serialization=True)
+    for work in (alone(partial(_remove_leftovers, folder)), save, alone(finish)):
+        _together(work, f"the checkpoint of step {progress.step}", folder, accelerator)
+
+
+def _together(work: Callable[[], Any], what: str, folder: Path, accelerator: Accelerator) -> None:
+    """Do it and wait for the others; if the disk refuses in any process, all tidy up and raise what it says."""
+    refusal = None
+    try:
+        with writing(what, folder):
+            work()
+    except ValueError as error:
+        refusal = error
+    said = [words for words in gather_object([refusal and str(refusal)]) if words]
+    if said:
+        if accelerator.is_main_process:
+            _remove_leftovers(folder)
+        raise ValueError(said[0]) from refusal
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in folder.glob(".step-*.partial"):
+        shutil.rmtree(leftover)
 
 
 def check_state_format(accelerator: Accelerator) -> None:

@@ -24,6 +24,7 @@ from delta_vae_lab.recipe import begin, life_of
 from delta_vae_lab.reporting import HeldoutBound, write_report
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import ImageDataSection, ImageRunConfig
+from delta_vae_lab.storage import writing
 from delta_vae_lab.tracking import show_results
 from delta_vae_lab.training import train
 
@@ -40,23 +41,24 @@ def run_images(arguments: Namespace, recipe: Path) -> None:
         model = task.train(run, accelerator, arguments.resume)
         seconds = None if arguments.resume else time.monotonic() - started
         if accelerator.is_main_process:
-            report = write_report(
-                model,
-                list(heldout_image_batches(task.heldout, config.evaluation.batch_size)),
-                config,
-                run,
-                accelerator,
-                {"name": task.images.name, **task.origin},
-                lambda: write_image_samples(
-                    run.samples,
+            with writing("the report", run.path):
+                report = write_report(
                     model,
-                    task.processor,
-                    task.heldout,
-                    data=task.images.name,
-                    generator=generator(config.seed, "samples"),
-                ),
-                training_seconds=seconds,
-            )
+                    list(heldout_image_batches(task.heldout, config.evaluation.batch_size)),
+                    config,
+                    run,
+                    accelerator,
+                    {"name": task.images.name, **task.origin},
+                    lambda: write_image_samples(
+                        run.samples,
+                        model,
+                        task.processor,
+                        task.heldout,
+                        data=task.images.name,
+                        generator=generator(config.seed, "samples"),
+                    ),
+                    training_seconds=seconds,
+                )
             print(report)
             show_results(accelerator, run)
             if arguments.push_to_hub is not None:

@@ -33,6 +33,7 @@ from delta_vae_lab.recipe import begin, life_of
 from delta_vae_lab.reporting import HeldoutBound, write_report
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import TextRunConfig
+from delta_vae_lab.storage import writing
 from delta_vae_lab.text_samples import write_text_samples
 from delta_vae_lab.tracking import show_results
 from delta_vae_lab.training import Batches, train
@@ -50,7 +51,8 @@ def run_text(arguments: Namespace, recipe: Path) -> None:
         task = text_task(config, run, accelerator, arguments.resume)
         model = task.train(run, accelerator, arguments.resume)
         if accelerator.is_main_process:
-            print(write_text_report(model, task, run, accelerator))
+            with writing("the report", run.path):
+                print(write_text_report(model, task, run, accelerator))
             show_results(accelerator, run)
             if arguments.push_to_hub is not None:
                 print(f"Published: {publish(run.path, arguments.push_to_hub)}")

@@ -53,6 +53,7 @@ from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.schedule import learning_rate_factor
 from delta_vae_lab.sections import OptimizationSection, RunConfig
 from delta_vae_lab.stopping import Stopped, StopRequest
+from delta_vae_lab.storage import writing
 from delta_vae_lab.tracking import Track, check_tracker, start_tracker
 
 logger = logging.getLogger(__name__)
@@ -290,7 +291,8 @@ def start_logging(config: RunConfig, accelerator: Accelerator, run: RunFolder, s
 
     def log(metrics: Mapping[str, float]) -> None:
         if accelerator.is_main_process:
-            run.log(metrics)
+            with writing(f"the metrics of step {metrics['step']}", run.path):
+                run.log(metrics)
             track(metrics)
 
     return log
