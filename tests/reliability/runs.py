@@ -95,4 +95,5 @@ def timeless(results: Path) -> Mapping[str, Any]:
     """What results.json says but for the command, the commit, the name of the folder, and how long it took."""
     found = json.loads(results.read_text())
     metrics = {name: value for name, value in found["metrics"].items() if not name.endswith("_seconds")}
-    return {key: value for key, value in found.items() if key not in ("command", "commit", "run")} | {"metrics": metrics}
+    about_now = ("command", "commit", "run")
+    return {key: value for key, value in found.items() if key not in about_now} | {"metrics": metrics}

@@ -121,7 +121,10 @@ def train_here(folder: Path, evaluate: Callable[..., dict[str, float]], resume: 
     task = image_task(config, accelerator)
     run.start(config, resume)
     origin = task.origin
-    return train(task.model, task.batches, config, accelerator, run, evaluate, resume, origin, progress=False)
+    try:
+        return train(task.model, task.batches, config, accelerator, run, evaluate, resume, origin, progress=False)
+    finally:
+        run.release()
 
 
 @pytest.fixture
