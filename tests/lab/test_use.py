@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from delta_vae import DeltaVaeConfig, DeltaVaeForCausalLM, DeltaVaeForImageGeneration, DeltaVaeImageProcessor
 from delta_vae_decoders import ImageDecoderConfig, TextDecoderConfig
 from delta_vae_encoders import ImageEncoderConfig, TextEncoderConfig
+from delta_vae_lab import saved_model
 from delta_vae_lab.cli import app
 from delta_vae_lab.data import load_images, train_tokenizer
 from delta_vae_lab.image_grid import TILE
@@ -390,6 +391,23 @@ def test_a_slip_in_a_path_is_told_without_asking_the_hub(tmp_path: Path) -> None
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(ValueError, match=r"lm1b-smal: there is no such folder; .* has lm1b-small$"):
         load_model(str(tmp_path / "lm1b-smal"))
+
+
+def test_the_owner_of_a_model_on_the_hub_may_have_the_name_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "user/other").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def hub(name: str) -> tuple[dict[str, str], dict[str, str]]:
+        asked.append(name)
+        raise OSError
+
+    monkeypatch.setattr(saved_model.PreTrainedConfig, "get_config_dict", hub)
+    with pytest.raises(ValueError, match="^user/model: there is no such folder; user has other$"):
+        load_model("user/model")
+    assert asked == ["user/model"]
 
 
 def test_what_is_neither_a_folder_nor_on_the_hub_is_told() -> None:

@@ -350,6 +350,17 @@ def test_shards_are_verified(models: dict[str, RunFolder], tmp_path: Path) -> No
         refused(lambda: load_model(str(tmp_path)), tmp_path / "model.safetensors.index.json", content)
 
 
+def test_shards_saved_over_a_model_and_the_reverse_are_what_loads(models: dict[str, RunFolder], tmp_path: Path) -> None:
+    folder = copy_of(models, "text", tmp_path).model
+    model = load_model(str(folder))
+    for size in ("5KB", "1GB", "5KB"):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1)
+        model.save_pretrained(folder, max_shard_size=size)
+        assert equal(load_model(str(folder)), model)
+
+
 def test_what_changed_by_hand_says_how_to_go_on(models: dict[str, RunFolder], tmp_path: Path) -> None:
     folder = copy_of(models, "text", tmp_path).model
     config = folder / "generation_config.json"

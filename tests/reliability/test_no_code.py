@@ -320,6 +320,11 @@ def test_what_a_card_shows_of_data_is_text(part: str | None, reported: RunFolder
     assert all(line.count("|") - line.count("\\|") == 3 for line in body.splitlines() if line.startswith("| "))
 
 
+def test_a_backslash_in_data_does_not_undo_what_a_card_escapes() -> None:
+    prose = cards._environment().filters["prose"]
+    assert prose(r"\[l\](https://evil)") == r"\\\[l\\\](https://evil)"
+
+
 # Secrets
 
 

@@ -37,6 +37,11 @@ def lm1b(tmp_path: Path) -> Path:
 # What is read
 
 
+def test_a_path_may_have_the_spaces_and_signs_that_systems_put_into_names(tmp_path: Path) -> None:
+    for name in ("at 9.41\u202fAM.txt", "a\xa0b.txt", "\U0001f469\u200d\U0001f52c.txt"):
+        assert len(load_text(str(write(tmp_path / name, "one", "two"))).heldout) == 1
+
+
 def test_a_file_holds_out_its_last_twentieth(tmp_path: Path) -> None:
     lines = [f"line {i}" for i in range(100)]
     text = load_text(str(write(tmp_path / "news.txt", *lines)))

@@ -28,7 +28,7 @@ class VerifiedPreTrainedModel(PreTrainedModel):
     ) -> Self:
         name = pretrained_model_name_or_path
         if name is not None and Path(name).is_dir():
-            cls.check_folder(Path(name, kwargs.get("subfolder", "")), kwargs.get("variant"))
+            cls.check_folder(Path(name, kwargs.get("subfolder") or ""), kwargs.get("variant"))
         loaded: Self = super().from_pretrained(name, *args, **kwargs)
         return loaded
 
@@ -48,8 +48,9 @@ class VerifiedPreTrainedModel(PreTrainedModel):
         folder = Path(save_directory)
         options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
         repo = kwargs.pop("repo_id", folder.name)
-        if is_main_process:  # no older ones may be there if this ends half-way
-            (folder / CHECKSUMS).unlink(missing_ok=True)
+        if is_main_process:  # none of before may be there if this ends half-way, nor weights that would be read first
+            for name in (CHECKSUMS, *weight_files(kwargs.get("variant"))):
+                (folder / name).unlink(missing_ok=True)
         super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
         if is_main_process:
             write_checksums(folder, model_files(folder))
@@ -57,12 +58,18 @@ class VerifiedPreTrainedModel(PreTrainedModel):
                 self.push_to_hub(repo, **options)
 
 
+def weight_files(variant: str | None) -> tuple[str, str]:
+    """The names of the weights and of the index of their shards; where both are there, the first is read."""
+    suffix = f".{variant}" if variant else ""
+    return f"model{suffix}.safetensors", f"model.safetensors.index{suffix}.json"
+
+
 def model_files(folder: Path) -> list[str]:
     """The names of the files that `save_pretrained` of a model has written there."""
     return sorted(file.name for pattern in _MODEL_FILES for file in folder.glob(pattern))
 
 
-def verify_local(path: str | os.PathLike[str], subfolder: str, names: list[str]) -> None:
+def verify_local(path: str | os.PathLike[str], subfolder: str | None, names: list[str]) -> None:
     """`verify` these files where `path` is a folder and not the name of a model on the Hub."""
     if Path(path).is_dir():
-        verify(Path(path, subfolder), names)
+        verify(Path(path, subfolder or ""), names)

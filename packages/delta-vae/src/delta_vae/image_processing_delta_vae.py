@@ -71,7 +71,7 @@ class DeltaVaeImageProcessor(BaseImageProcessor):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:
         name = pretrained_model_name_or_path
-        verify_local(name, kwargs.get("subfolder", ""), ["preprocessor_config.json"])
+        verify_local(name, kwargs.get("subfolder"), ["preprocessor_config.json"])
         loaded: Self = super().from_pretrained(name, *args, **kwargs)
         return loaded
 

@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 from delta_vae.configuration_delta_vae import DeltaVaeConfig, is_installed
 from delta_vae.objectives import negative_elbo
 from delta_vae_core import DiagonalGaussian
-from delta_vae_core.verified import VerifiedPreTrainedModel
+from delta_vae_core.verified import VerifiedPreTrainedModel, weight_files
 
 
 @dataclass
@@ -180,8 +180,8 @@ def _distortion(log_prob: Tensor, mask: Tensor | None) -> Tensor:
 
 def _check_checkpoint(folder: Path, variant: str | None) -> None:
     """Raise `ValueError`, naming the file, unless the folder's config and weights are there and whole."""
-    config, suffix = folder / "config.json", f".{variant}" if variant else ""
-    weights, index = folder / f"model{suffix}.safetensors", folder / f"model.safetensors.index{suffix}.json"
+    config = folder / "config.json"
+    weights, index = (folder / name for name in weight_files(variant))
     if not config.is_file():
         raise ValueError(f"{config}: not found; give the folder that save_pretrained wrote")
     _read_json(config)

@@ -299,7 +299,7 @@ def _environment() -> Environment:
 def _prose(text: object) -> str:
     """What comes from data as text of one line: no HTML, no image or link, no column of a table."""
     line = html.escape(" ".join(str(text).split()), quote=False)
-    return re.sub(r"([\[\]|`])", r"\\\1", line)
+    return re.sub(r"([\\\[\]|`])", r"\\\1", line)
 
 
 def _code(text: object) -> str:

@@ -139,7 +139,7 @@ _RULES: dict[str, Rule] = {
     },
     "tokenizer.vocab_size": _between(259, 10**7),  # 256 bytes, BOS, EOS and padding
     "tokenizer.name": _NAMED,
-    "data.name": _NAMED,
+    "data.name": (lambda value: bool(value.strip()), "must be a name; give one, or leave it out"),
     "data.column": _NAMED,
     "data.size": _between(1, 16_384),
     "data.levels": (lambda value: 2 <= value <= 256, "must be 2 to 256"),

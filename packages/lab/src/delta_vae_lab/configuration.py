@@ -54,7 +54,8 @@ def _merged(kind: type[Config], path: Path, content: DictConfig, overrides: Sequ
 
 def save_config(config: RunConfig, path: Path) -> None:
     """Write the version and every key, defaults included, as YAML that `load_config` reads."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(stamp())) + OmegaConf.to_yaml(OmegaConf.structured(config)))
+    content = OmegaConf.to_yaml(OmegaConf.create(stamp())) + OmegaConf.to_yaml(OmegaConf.structured(config))
+    path.write_text(content, encoding="utf-8")
 
 
 def result_changes(old: RunConfig, new: RunConfig) -> list[str]:

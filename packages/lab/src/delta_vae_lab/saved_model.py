@@ -103,13 +103,13 @@ def _config(name: str) -> DeltaVaeConfig:
     if Path(name).is_dir() and not Path(name, "config.json").is_file():
         raise ValueError(f"{name}: has no config.json; give the folder that save_pretrained wrote, the model/ of a run")
     verify_local(name, "", ["config.json"])
-    beside = Path(name).parent
-    if beside != Path() and beside.is_dir() and not Path(name).exists():  # a slip, for which the Hub need not be asked
-        there = ", ".join(sorted(folder.name for folder in beside.iterdir() if folder.is_dir())[:5]) or "no folder"
-        raise ValueError(f"{name}: there is no such folder; {beside} has {there}")
+    hub_name = name.count("/") == 1 and not Path(name).is_absolute()  # the owner's may be that of a folder here too
+    if not hub_name:
+        _check_beside(name)
     try:
         config, _ = PreTrainedConfig.get_config_dict(name)
     except OSError:
+        _check_beside(name)
         raise ValueError(
             f"{name}: neither the folder of a model nor the name of one on the Hub that was reached; "
             "give the model/ of a run"
@@ -123,6 +123,14 @@ def _config(name: str) -> DeltaVaeConfig:
             "here give the model/ of a run"
         )
     return DeltaVaeConfig.from_pretrained(name)
+
+
+def _check_beside(name: str) -> None:
+    """Raise `ValueError`, with the folders that are there, where only the last part of a path is not."""
+    beside = Path(name).parent
+    if beside != Path() and beside.is_dir() and not Path(name).exists():
+        there = ", ".join(sorted(folder.name for folder in beside.iterdir() if folder.is_dir())[:5]) or "no folder"
+        raise ValueError(f"{name}: there is no such folder; {beside} has {there}") from None
 
 
 def load_processor(name: str) -> DeltaVaeImageProcessor:

@@ -74,7 +74,7 @@ class WeightlessPrior(Prior):
         cls, path: str | os.PathLike[str], *, config: StrictConfig | None = None, **kwargs: Any
     ) -> Self:
         assert cls.config_class is not None
-        verify_local(path, kwargs.get("subfolder", ""), [CONFIG])
+        verify_local(path, kwargs.get("subfolder"), [CONFIG])
         return cls(cls.config_class.from_pretrained(path, **kwargs) if config is None else config).eval()
 
 
