@@ -129,7 +129,7 @@ def write(path: Path, content: bytes) -> str:
         (["optimization.steps=many"], "optimization.steps"),
         (["optimization.learning_rate=-1"], "optimization.learning_rate=-1.0: must be greater than 0"),
         (["prior.alpha=[0.5]"], "has 1 values for prior.latent_dim=2"),
-        (["prior.alpha=[0.5,1.5]"], "alpha=1.5: must be inside (-1, 1)"),
+        (["prior.alpha=[0.5,1.5]"], "prior.alpha=[0.5, 1.5]: each must be inside (-1, 1)"),
         (["prior.alpha=null", "prior.committed_bits=400", "prior.steps=4"], "needs alpha="),
         (["encoder.num_heads=5"], "hidden_size=16: use a multiple of num_heads=5"),
         (["max_length=5"], "more than max_length=5 tokens; set max_length to"),

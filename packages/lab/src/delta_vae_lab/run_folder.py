@@ -169,7 +169,7 @@ def provenance(config: RunConfig, device: str) -> dict[str, Any]:
     """Where a result comes from: command, commit, seed, device and versions."""
     versions = {name: metadata.version(name) for name in _REPORTED_VERSIONS}
     return {
-        "command": redacted(shlex.join([_program(), *sys.argv[1:]])),
+        "command": shlex.join([_program(), *map(redacted, sys.argv[1:])]),
         "commit": commit(),
         "seed": config.seed,
         "device": device,
