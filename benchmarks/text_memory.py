@@ -19,7 +19,6 @@ from torch import Tensor
 from benchmarks.measurement import Measurements, Settings, compare, in_fresh_process, in_rounds
 from benchmarks.models import LATENT_DIM, SMOKE, TextSize, text_model, token_ids, training_step
 from delta_vae_decoders import CategoricalLikelihood
-from delta_vae_lab.memory import keep_freed_memory
 
 STATUS = Path("/proc/self/status")
 
@@ -101,6 +100,5 @@ def _status(name: str) -> int:
 if __name__ == "__main__":
     options = json.loads(sys.argv[1])
     torch.set_num_threads(options.pop("threads"))
-    keep_freed_memory()
     where, all_logits = torch.device(options.pop("device")), options.pop("whole")
     print(step_bytes(TextSize(**options), where, all_logits))
