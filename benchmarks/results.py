@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def entry(measured: Measurements, settings: Settings) -> dict[str, Any]:
     """The JSON of one benchmark."""
     return {
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
-        "commit": commit(),
+        "commit": _commit(),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}
         | {package: metadata.version(package) for package in VERSIONS},
@@ -43,6 +44,11 @@ def entry(measured: Measurements, settings: Settings) -> dict[str, Any]:
         "notes": list(measured.notes),
         "rows": [asdict(row) for row in measured.rows],
     }
+
+
+@cache  # before the first results are written, which change the checkout
+def _commit() -> str | None:
+    return commit()
 
 
 def check_device(file: Path, device: torch.device) -> None:
