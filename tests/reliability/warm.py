@@ -137,6 +137,7 @@ def wait_for(pid: int) -> int:
 def live(recipe: str, arguments: list[str], environment: dict[str, str], trace: str) -> None:
     """Be the recipe, and end as it would: with its exit code, or 1 and a traceback."""
     code = 1
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
         for suffix, descriptor in ((".out", 1), (".err", 2)):
             os.dup2(os.open(Path(trace).with_suffix(suffix), os.O_WRONLY | os.O_APPEND), descriptor)

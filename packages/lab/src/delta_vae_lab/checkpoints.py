@@ -85,7 +85,7 @@ def _together(work: Callable[[], Any], what: str, folder: Path, accelerator: Acc
 
 def _remove_leftovers(folder: Path) -> None:
     for leftover in folder.glob(".step-*.partial"):
-        shutil.rmtree(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)  # where that is refused, so is the checkpoint, which says why
 
 
 def check_state_format(accelerator: Accelerator) -> None:
@@ -112,9 +112,8 @@ def read_progress(checkpoint: Path) -> Progress:
 def load_checkpoint(checkpoint: Path, accelerator: Accelerator, polyak: AveragedModel | None) -> None:
     """Restore weights, optimizer and Polyak average in place. Every process calls it."""
     try:
-        accelerator.load_state(
-            str(checkpoint)
-        )  # with torch.load's weights_only: what else a pickle asks for is refused
+        # With torch.load's weights_only: what else a pickle asks for is refused.
+        accelerator.load_state(str(checkpoint))
     except UnpicklingError as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(

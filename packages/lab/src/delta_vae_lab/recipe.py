@@ -16,7 +16,7 @@ from delta_vae_lab.configuration import check_config, load_config
 from delta_vae_lab.publishing import check_publishable
 from delta_vae_lab.run_folder import RunFolder
 from delta_vae_lab.sections import RunConfig
-from delta_vae_lab.stopping import Stopped, stopping_at_once
+from delta_vae_lab.stopping import Stopped, signals_ignored, stopping_at_once
 from delta_vae_lab.training import build_accelerator
 
 
@@ -47,7 +47,8 @@ def life_of(run: RunFolder, accelerator: Accelerator) -> Iterator[None]:
         with stopping_at_once(lambda: last_step(run.checkpoints)):
             yield
     except Stopped:
-        accelerator.end_training()
+        with signals_ignored():  # a launcher tells all to stop as soon as one has
+            accelerator.end_training()
         raise
     finally:
         run.release()

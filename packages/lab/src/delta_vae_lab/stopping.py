@@ -109,6 +109,16 @@ def stopping_at_once(last_step: Callable[[], int]) -> Iterator[None]:
         _restore(before)
 
 
+@contextmanager
+def signals_ignored() -> Iterator[None]:
+    """Within, a run that is stopping already is not told again."""
+    before = _install(lambda signum, frame: None)  # noqa: ARG005 - which handlers are given
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
 def _install(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
     """Handle the signals by it; what handled them before."""
     if threading.current_thread() is not threading.main_thread():

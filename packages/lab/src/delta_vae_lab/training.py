@@ -135,7 +135,7 @@ def train(
     bar = tqdm(total=settings.steps, initial=start, disable=not (progress and accelerator.is_main_process))
     with StopRequest() as stop, bar:
         if evaluate is not None and owes_evaluation(start, config, run, accelerator):
-            watch(partial(evaluate, averaged, start), start, stop, accelerator, log)
+            make_up(partial(evaluate, averaged, start), start, stop, accelerator, log)
         model.train()
         for step, (batch, position) in zip(range(start + 1, settings.steps + 1), batches.iterate(origin), strict=False):
             weight = rate_weight(config.objective, step)
@@ -219,6 +219,15 @@ def watch(
     found = stop.unless_stopped(evaluate, accelerator)
     if found is not None:
         log({"step": step, **found})
+
+
+def make_up(
+    evaluate: Callable[[], Mapping[str, float]], step: int, stop: StopRequest, accelerator: Accelerator, log: Track
+) -> None:
+    """`watch` what was abandoned at the step of the checkpoint; a run that is told to stop meanwhile stays there."""
+    watch(evaluate, step, stop, accelerator, log)
+    if signum := stop.agreed(accelerator):
+        raise Stopped(signum, step)
 
 
 def unsharded(model: Model, architecture: type[Model], accelerator: Accelerator) -> Model:
