@@ -77,7 +77,7 @@ def _text() -> Counted:
     config = load_config(TextRunConfig, ROOT / "recipes/configs/lm1b/base.yaml")
     config.encoder.dropout = config.decoder.dropout = 0.0  # fused on a GPU, and not on a CPU
     model, few_words = (
-        DeltaVaeForCausalLM(text_model_config(config, _Vocabulary(size))).train()  # type: ignore[arg-type]
+        DeltaVaeForCausalLM(text_model_config(config, _Vocabulary(size))).train()  # type: ignore[arg-type]  # enough of one
         for size in (config.tokenizer.vocab_size, 64)  # logits of a large batch are not kept, but computed by parts
     )
     return Counted(

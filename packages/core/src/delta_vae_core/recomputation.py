@@ -16,5 +16,5 @@ class Recomputed(nn.Module):
 def run(layer: nn.Module, *inputs: Any) -> Any:
     """`layer(*inputs)`, which keeps nothing but its inputs for the gradient where that is asked for."""
     if layer.training and getattr(layer, "gradient_checkpointing", False):
-        return layer._gradient_checkpointing_func(layer, *inputs)  # type: ignore[operator]
+        return layer._gradient_checkpointing_func(layer, *inputs)  # type: ignore[operator]  # transformers sets it
     return layer(*inputs)

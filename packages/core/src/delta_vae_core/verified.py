@@ -37,7 +37,7 @@ class VerifiedPreTrainedModel(PreTrainedModel):
         """Raise `ValueError`, naming the file, where there is damage."""
         verify(folder)
 
-    def save_pretrained(  # type: ignore[override]
+    def save_pretrained(  # type: ignore[override]  # theirs names every option; here they are passed on
         self,
         save_directory: str | os.PathLike[str],
         is_main_process: bool = True,

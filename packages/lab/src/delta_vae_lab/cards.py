@@ -185,7 +185,7 @@ def read_results(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of thousands of digits, nested too deep
         raise ValueError(f"{file}: damaged ({error}); evaluate the run again, with --resume") from None
     if not isinstance(results, dict):
-        raise ValueError(f"{file}: holds no JSON object; give the results.json of a run")  # noqa: TRY004
+        raise ValueError(f"{file}: holds no JSON object; give the results.json of a run")  # noqa: TRY004 - a user's file
     versions = results.get("versions")
     written_by = versions.get("delta-vae") if isinstance(versions, dict) else None
     with reading(str(file), written_by, results.get(FORMAT_KEY)):

@@ -175,7 +175,7 @@ def what_it_takes(kind: type[RunConfig], key: str) -> str | None:
     section, owner = None, kind
     *sections, name = key.partition("[")[0].split(".")
     for section in sections:
-        owner = get_type_hints(owner).get(section)  # type: ignore[assignment]
+        owner = get_type_hints(owner).get(section)  # type: ignore[assignment]  # a section, or looked at below
         if not is_dataclass(owner):
             return None
     hint = get_type_hints(owner).get(name)

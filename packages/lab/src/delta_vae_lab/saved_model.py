@@ -115,7 +115,7 @@ def _config(name: str) -> DeltaVaeConfig:
             "give the model/ of a run"
         ) from None
     if not isinstance(config, dict):
-        raise ValueError(f"{name}: its config.json is no JSON object; copy or download the checkpoint again")  # noqa: TRY004
+        raise ValueError(f"{name}: its config.json is no JSON object; copy or download the checkpoint again")  # noqa: TRY004 - a user's file
     if config.get("model_type") != DeltaVaeConfig.model_type:
         raise ValueError(
             f"{name}: a model of type {config.get('model_type')!r}, not {DeltaVaeConfig.model_type!r}; "

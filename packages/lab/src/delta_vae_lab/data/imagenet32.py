@@ -156,7 +156,8 @@ def _npz_file(path: Path, name: str) -> Path:
     return (folder if folder.is_dir() else path) / f"{name}.npz"
 
 
-# RuntimeError: encrypted, or compressed in a way that is not read (NotImplementedError).
+# What zipfile and numpy raise of a file that is not what its name says; of one that is encrypted, or compressed in a
+# way that they do not read, a RuntimeError.
 _ZIP_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
     KeyError,
