@@ -1,6 +1,7 @@
 """Mutated files for the readers of what users bring: each either loads or is refused by a `ValueError` of one line.
 
-`python -m tests.reliability.fuzz --minutes 10` goes on for so long and prints what was tried and found, as JSON.
+`python -m tests.reliability.fuzz --minutes 10` goes on for so long and prints what was tried and found, as JSON; with
+`--record` the figures go to results/reliability.json.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+
+from tests.reliability.recorded import record
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 20  # that one input may take
@@ -263,6 +266,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for what was found")
+    parser.add_argument("--record", action="store_true", help="write the figures to results/reliability.json")
     arguments = parser.parse_args()
     rng, end = random.Random(arguments.seed), time.monotonic() + 60 * arguments.minutes
     tried: dict[str, int] = dict.fromkeys(targets(), 0)
@@ -276,6 +280,9 @@ def main() -> None:
         if arguments.keep is not None:
             arguments.keep.mkdir(parents=True, exist_ok=True)
             (arguments.keep / f"{finding.target.replace(' ', '-')}-{number}").write_bytes(finding.content)
+    if arguments.record:
+        figures = {"minutes": arguments.minutes, "inputs": sum(tried.values()), "kinds_of_failure": len(found)}
+        record("tests/reliability/fuzz.py", figures)
     print(json.dumps({"tried": tried, "found": {key: finding.what for key, finding in found.items()}}, indent=1))
 
 
