@@ -6,13 +6,12 @@ every time; with `NUMBERS_EXAMPLES=5000` in the environment others are looked fo
 
 import copy
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 import torch
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.special import lambertw
 from torch import Tensor
@@ -31,24 +30,12 @@ from delta_vae_priors import (
     StandardNormalPrior,
     StandardNormalPriorConfig,
 )
+from tests.reliability.float32 import DTYPES, U, bounded
 
-U = 2.0**-24  # what one rounding of float32 changes, relative to what is rounded
 ROUNDINGS = 16  # as many of each term's size are allowed
-SEARCH = int(os.environ.get("NUMBERS_EXAMPLES", "0"))
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 EDGES = [0.0, 0.5, -0.5, 0.9, -0.95, 0.9999, 1 - 1e-6, 1 - 1e-7, -(1 - 1e-7)]
 STEPS = (0, 1, 2, 3, 17, 256, 4096)
 DIMENSIONS = (1, 2, 8, 64, 512)
-
-
-def bounded(examples: int) -> settings:
-    return settings(
-        derandomize=not SEARCH,
-        database=None,
-        deadline=None,
-        max_examples=SEARCH or examples,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,12 @@ The same examples every time; with `NUMBERS_EXAMPLES=5000` in the environment ot
 
 import itertools
 import math
-import os
 from dataclasses import dataclass
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -21,20 +20,7 @@ from delta_vae_decoders import (
     DiscretizedLogisticMixture,
     LinearCategoricalLikelihood,
 )
-
-U = 2.0**-24  # what one rounding of float32 changes, relative to what is rounded
-SEARCH = int(os.environ.get("NUMBERS_EXAMPLES", "0"))
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def bounded(examples: int) -> settings:
-    return settings(
-        derandomize=not SEARCH,
-        database=None,
-        deadline=None,
-        max_examples=SEARCH or examples,
-        suppress_health_check=list(HealthCheck),
-    )
+from tests.reliability.float32 import DTYPES, U, bounded
 
 
 @dataclass(frozen=True)
