@@ -488,6 +488,13 @@ def test_what_is_not_finite_stops_before_the_step_and_is_named(
     assert [line["step"] for line in run.metrics()] == [1, 2]
 
 
+def test_a_resumed_run_has_no_anomaly_of_a_life_before(folder: Path) -> None:
+    run_training(folder)
+    (folder / "anomaly.json").write_text("{}")
+    run_training(folder, resume=True)
+    assert not (folder / "anomaly.json").exists()
+
+
 def test_gradients_are_gathered_also_where_something_before_them_is_not_finite(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

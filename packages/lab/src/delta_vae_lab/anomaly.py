@@ -20,46 +20,47 @@ NAMED = 10  # parameters
 
 @dataclass(frozen=True)
 class Scene:
-    """Where an anomaly of a step would be reported, and under what it is taken.
+    """A step that may go wrong: under what it is taken, what it gave, and where that would be reported.
 
-    position: in the data, after the batch. rows: those of the batch that this process has.
+    position: in the data, after the batch. rows: those of the batch that this process has. norms: of the gradients
+    before they are clipped.
     """
 
     folder: Path
+    step: int
     learning_rate: float
     rate_weight: float
     mixed_precision: str
     position: dict[str, Any]
     rows: list[int]
+    loss: Tensor
+    norms: dict[str, Tensor]
+    outputs: list[Any]
 
     @property
     def file(self) -> Path:
-        return self.folder / "anomaly.json"
+        return anomaly_file(self.folder)
 
 
-def report_anomaly(
-    scene: Scene,
-    step: int,
-    tensor: str,
-    loss: Tensor,
-    norms: dict[str, Tensor],
-    outputs: list[Any],
-    model: nn.Module,
-    accelerator: Accelerator,
-) -> None:
+def anomaly_file(folder: Path) -> Path:
+    """Of a run in this folder."""
+    return folder / "anomaly.json"
+
+
+def report_anomaly(scene: Scene, tensor: str, model: nn.Module, accelerator: Accelerator) -> None:
     """Write what is known of the step. Every process calls it; the main process writes."""
     gradients = [(name, whole(p.grad)) for name, p in model.named_parameters() if p.grad is not None]
     largest = sorted(((name, _norm(gradient)) for name, gradient in gradients), key=_by_size)[:NAMED]
-    own = {"loss": _plain(float(loss)), "examples": _examples(scene.rows, outputs)}
+    own = {"loss": _plain(float(scene.loss)), "examples": _examples(scene.rows, scene.outputs)}
     parts = gather_object([own])
     report = {
-        "step": step,
+        "step": scene.step,
         "tensor": tensor,
         "learning_rate": scene.learning_rate,
         "rate_weight": scene.rate_weight,
         "mixed_precision": scene.mixed_precision,
         "position": scene.position,
-        "gradient_norms": {name: _plain(float(whole(norm))) for name, norm in norms.items()},
+        "gradient_norms": {name: _plain(float(whole(norm))) for name, norm in scene.norms.items()},
         "largest_gradient_norms": {name: _plain(norm) for name, norm in largest},
         "last_checkpoint": max((path.name for path in scene.folder.glob("checkpoints/step-*")), default=None),
         "loss_of_each_process": [part["loss"] for part in parts],

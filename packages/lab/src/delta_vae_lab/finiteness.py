@@ -6,7 +6,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import nn
 
 from delta_vae_lab.anomaly import Scene, report_anomaly
 from delta_vae_lab.optimization import whole
@@ -16,54 +16,39 @@ class NonFiniteError(RuntimeError):
     """A loss, gradient or weight stopped being a number; the last checkpoint is from before it."""
 
 
-def check_finite(
-    step: int,
-    loss: Tensor,
-    norms: dict[str, Tensor],
-    outputs: list[Any],
-    model: nn.Module,
-    accelerator: Accelerator,
-    scene: Scene,
-) -> None:
+def check_finite(scene: Scene, model: nn.Module, accelerator: Accelerator) -> None:
     """Raise `NonFiniteError` on every process if the loss or a gradient of any is not finite, naming the first tensor.
 
     What is known of the step is in DIR/anomaly.json then.
 
     With fp16 an infinite gradient is ordinary, as the gradient scaler skips that step: only the loss counts.
     """
-    finite = loss.isfinite()
+    finite = scene.loss.isfinite()
     if accelerator.scaler is None:
-        for norm in norms.values():
+        for norm in scene.norms.values():
             finite = finite & whole(norm).isfinite()
     if accelerator.reduce((~finite).int()).item() == 0:
         return
-    named = gather_object([find_non_finite(outputs, model)])
+    named = gather_object([find_non_finite(scene.outputs, model)])
     tensor = next((name for name in named if name), "the gradient's norm")
-    report_anomaly(scene, step, tensor, loss, norms, outputs, model, accelerator)
-    raise _stopped(step, tensor, scene)
+    raise _stopped(scene, tensor, model, accelerator)
 
 
-def check_weights(
-    step: int,
-    loss: Tensor,
-    norms: dict[str, Tensor],
-    outputs: list[Any],
-    model: nn.Module,
-    accelerator: Accelerator,
-    scene: Scene,
-) -> None:
+def check_weights(scene: Scene, model: nn.Module, accelerator: Accelerator) -> None:
     """Raise `NonFiniteError` on every process if the step left a weight of any not finite, so that none is saved."""
     bad = [name for name, p in model.named_parameters() if not bool(whole(p.detach()).isfinite().all())]
     named = gather_object([bad[0] if bad else None])
     tensor = next((f"weight {name} after the step" for name in named if name), None)
     if tensor is not None:
-        report_anomaly(scene, step, tensor, loss, norms, outputs, model, accelerator)
-        raise _stopped(step, tensor, scene)
+        raise _stopped(scene, tensor, model, accelerator)
 
 
-def _stopped(step: int, tensor: str, scene: Scene) -> NonFiniteError:
+def _stopped(scene: Scene, tensor: str, model: nn.Module, accelerator: Accelerator) -> NonFiniteError:
+    """The error to raise, when the step has been reported."""
+    report_anomaly(scene, tensor, model, accelerator)
     return NonFiniteError(
-        f"step {step}: {tensor} is not finite; the checkpoints before it are kept, and {scene.file} has its figures; "
+        f"step {scene.step}: {tensor} is not finite; the checkpoints before it are kept, "
+        f"and {scene.file} has its figures; "
         "start again with a lower optimization.learning_rate or optimization.mixed_precision=no"
     )
 

@@ -34,7 +34,9 @@ def begin(kind: type[RunConfig], arguments: Namespace, recipe: Path) -> tuple[An
     run.check(config, arguments.resume)
     if arguments.push_to_hub is not None:
         check_publishable(arguments.push_to_hub)
-    return config, run, build_accelerator(config, run)
+    accelerator = build_accelerator(config, run)
+    accelerator.wait_for_everyone()  # or a process that is late would find the folder taken, by its own run
+    return config, run, accelerator
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from delta_vae import DeltaVaeModel
-from delta_vae_lab.anomaly import Scene
+from delta_vae_lab.anomaly import Scene, anomaly_file
 from delta_vae_lab.checkpoints import (
     Progress,
     agree_on_latest_sound,
@@ -146,14 +146,23 @@ def train(
             accelerator.unscale_gradients()
             norms = {name: gradient_norm(group) for name, group in parameters.items()}
             scene = Scene(
-                run.path, factor * settings.learning_rate, weight, settings.mixed_precision, position, batch.rows
+                run.path,
+                step,
+                factor * settings.learning_rate,
+                weight,
+                settings.mixed_precision,
+                position,
+                batch.rows,
+                loss,
+                norms,
+                outputs,
             )
-            check_finite(step, loss, norms, outputs, bare, accelerator, scene)
+            check_finite(scene, bare, accelerator)
             clip_gradients(parameters, norms, settings.max_grad_norm)
             optimizer.step()
             signum = stop.agreed(accelerator)
             if signum or is_saved(step, config) or is_due(step, config.evaluation.every):
-                check_weights(step, loss, norms, outputs, bare, accelerator, scene)
+                check_weights(scene, bare, accelerator)
             optimizer.zero_grad()
             if polyak is not None:
                 polyak.update_parameters(bare)
@@ -297,6 +306,7 @@ def start_logging(config: RunConfig, accelerator: Accelerator, run: RunFolder, s
     track = start_tracker(accelerator, config, run, start)
     if accelerator.is_main_process:
         run.cut_metrics(start)
+        anomaly_file(run.path).unlink(missing_ok=True)  # of a life before this one
 
     def log(metrics: Mapping[str, float]) -> None:
         if accelerator.is_main_process:
