@@ -25,6 +25,7 @@ from delta_vae import DeltaVaeForCausalLM, DeltaVaeForImageGeneration
 from delta_vae_lab.architecture import image_model_config, text_model_config
 from delta_vae_lab.configuration import load_config
 from delta_vae_lab.optimization import recompute_activations
+from delta_vae_lab.run_folder import commit
 from delta_vae_lab.sections import ImageRunConfig, TextRunConfig
 
 RESULTS = ROOT / "results/plan.json"
@@ -240,6 +241,7 @@ def main() -> None:
     torch.manual_seed(0)
     results: dict[str, Any] = {
         "command": "python -m benchmarks.plan --save",
+        "commit": commit(),
         "assumptions": asdict(Assumptions()),
         "counted": [asdict(one) for one in count()],
     }
