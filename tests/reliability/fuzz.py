@@ -24,7 +24,14 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from delta_vae_lab.cards import Place, card_of, read_results
+from delta_vae_lab.configuration import load_config
+from delta_vae_lab.data import load_images, load_text
+from delta_vae_lab.data.cifar10 import ARCHIVE, FOLDER, HELDOUT, ROW_BYTES, TRAIN
+from delta_vae_lab.data.text_files import LM1B_HELDOUT, LM1B_HELDOUT_SHARD, LM1B_TRAIN
+from delta_vae_lab.sections import ImageRunConfig, TextRunConfig
 from tests.reliability.recorded import record
 
 ROOT = Path(__file__).parents[2]
@@ -164,17 +171,11 @@ def _configs() -> tuple[bytes, ...]:
 
 
 def _read_config(folder: Path, content: bytes) -> object:
-    from delta_vae_lab.configuration import load_config
-    from delta_vae_lab.sections import ImageRunConfig, TextRunConfig
-
     (folder / "config.yaml").write_bytes(content)
     return load_config(TextRunConfig if b"tokenizer" in content else ImageRunConfig, folder / "config.yaml")
 
 
 def _read_lm1b(folder: Path, content: bytes) -> object:
-    from delta_vae_lab.data import load_text
-    from delta_vae_lab.data.text_files import LM1B_HELDOUT, LM1B_HELDOUT_SHARD, LM1B_TRAIN
-
     for part, shard in ((LM1B_TRAIN, "news.en-00001-of-00100"), (LM1B_HELDOUT, LM1B_HELDOUT_SHARD)):
         (folder / part).mkdir()
         (folder / part / shard).write_bytes(content)
@@ -189,16 +190,12 @@ def _npz(count: int, compressed: bool = False) -> bytes:
 
 
 def _read_npz(folder: Path, content: bytes) -> object:
-    from delta_vae_lab.data import load_images
-
     for name in ("train_data_batch_1", "val_data"):
         (folder / f"{name}.npz").write_bytes(content)
     return load_images(str(folder))
 
 
 def _pictures() -> tuple[bytes, ...]:
-    from PIL import Image
-
     found = []
     for kind in ("png", "jpeg", "gif", "bmp", "webp"):
         stream = io.BytesIO()
@@ -209,8 +206,6 @@ def _pictures() -> tuple[bytes, ...]:
 
 
 def _read_picture(folder: Path, content: bytes) -> object:
-    from delta_vae_lab.data import load_images
-
     for name in ("train.png", "heldout.png"):
         (folder / name).write_bytes(content)
     return load_images(str(folder))
@@ -221,23 +216,16 @@ def _tar_of_png() -> bytes:
 
 
 def _read_tar(folder: Path, content: bytes) -> object:
-    from delta_vae_lab.data import load_images
-
     for part in ("train_32x32", "valid_32x32"):
         (folder / f"{part}.tar").write_bytes(content)
     return load_images(str(folder))
 
 
 def _cifar() -> bytes:
-    from delta_vae_lab.data.cifar10 import FOLDER, HELDOUT, ROW_BYTES, TRAIN
-
     return _packed([(f"{FOLDER}/{name}", bytes(2 * ROW_BYTES)) for name in (*TRAIN, HELDOUT)], "w:gz")
 
 
 def _read_cifar(folder: Path, content: bytes) -> object:
-    from delta_vae_lab.data import load_images
-    from delta_vae_lab.data.cifar10 import ARCHIVE
-
     (folder / ARCHIVE).write_bytes(content)
     return load_images(str(folder / ARCHIVE))
 
@@ -253,8 +241,6 @@ def _packed(files: list[tuple[str, bytes]], mode: Any) -> bytes:
 
 
 def _read_results(folder: Path, content: bytes) -> object:
-    from delta_vae_lab.cards import Place, card_of, read_results
-
     (folder / "results.json").write_bytes(content)
     results = read_results(folder / "results.json")
     return card_of(results, Place("'model'", published=False, results="../results.json"))
@@ -268,11 +254,12 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for what was found")
     parser.add_argument("--record", action="store_true", help="write the figures to results/reliability.json")
     arguments = parser.parse_args()
-    rng, end = random.Random(arguments.seed), time.monotonic() + 60 * arguments.minutes
-    tried: dict[str, int] = dict.fromkeys(targets(), 0)
+    readers, rng = targets(), random.Random(arguments.seed)
+    tried: dict[str, int] = dict.fromkeys(readers, 0)
     found: dict[str, Finding] = {}
+    end = time.monotonic() + 60 * arguments.minutes
     while time.monotonic() < end:
-        for name, target in targets().items():
+        for name, target in readers.items():
             for finding in fuzz(name, target, rng, 20):
                 found.setdefault(f"{name}: {finding.what[:80]}", finding)
             tried[name] += 20
