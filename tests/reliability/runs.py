@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.reliability.warm import Life, Warm
 
-STEPS = 48
+STEPS = 72
 _COMMON = f"""
 prior: {{latent_dim: 2, alpha: [0.6, 0.9]}}
 auxiliary_prior: {{hidden_size: 4}}
